@@ -1,0 +1,100 @@
+"""Every field of a run with its default, unit and allowed values.
+
+The other files in this folder are short deltas of this one. Any field can be
+overridden on the command line::
+
+    python -m ec_jax.main --config=configs/digits.py --workdir=runs/digits \
+        --config.ec.temperature=0.1 --config.forget.classes=random:2
+
+Scenario: scikit-learn's digits, one class forgotten (see ``digits.py``).
+Measured: see the deltas; this file on its own is not a benchmark.
+"""
+
+from ml_collections import ConfigDict
+
+
+def _optimizer(**changes) -> ConfigDict:
+    """One recipe of an optimizer; every training stage has one of its own."""
+    recipe = ConfigDict(
+        dict(
+            name="sgd",  # sgd (Nesterov momentum) | adamw
+            learning_rate=0.1,  # peak value, > 0
+            momentum=0.9,  # sgd only, in [0, 1)
+            weight_decay=5e-4,  # >= 0, on kernels only: L2 for sgd, decoupled for adamw
+            schedule="cosine",  # constant | linear | cosine; the last two end at zero
+            warmup_steps=0,  # steps of linear warm-up, >= 0
+            clip=1.0,  # global gradient norm at which gradients are clipped; 0 = off
+        )
+    )
+    recipe.update(changes)
+    return recipe
+
+
+def get_config() -> ConfigDict:
+    """The locked default configuration."""
+    c = ConfigDict()
+    c.seed = 0  # >= 0; every random stream is derived from it by name
+    c.stages = "all"  # all, or a comma list of original,oracle,modules,unlearn,evaluate,report
+    c.method = "ec"  # a file in ec_jax/methods
+
+    c.data = ConfigDict()
+    c.data.name = "digits"  # digits | fashion_mnist | cifar10 | cifar100
+    c.data.data_dir = ""  # where TFDS keeps prepared sets; empty = TFDS's own default
+    c.data.manual_dir = ""  # folder of archives already downloaded; empty = download
+    c.data.subset = 0  # training images kept, drawn stratified by class; 0 = all
+    c.data.augment = "none"  # none | flip | crop | crop+flip (crop: 4-pixel zero padding)
+    c.data.batch_size = 128  # images a step for original, oracle and modules, all devices together
+    c.data.retain_batch_size = 128  # retain images an unlearning step, all devices together
+    c.data.forget_batch_size = 64  # forget images an unlearning step, all devices together
+    c.data.eval_batch_size = 500  # images a forward pass in evaluation, all devices together
+
+    c.forget = ConfigDict()
+    c.forget.classes = "3"  # comma list of ids or names | random:K | file:PATH (one a line)
+    c.forget.seed = 0  # draws the classes of random:K; apart from `seed`, so that seeds share them
+
+    c.model = ConfigDict()
+    c.model.name = "resnet"  # resnet (CIFAR stem)
+    c.model.depth = 10  # 8 10 14 18 20 26 32 34 44 50; the number of stages follows (docs/design.md)
+    c.model.width = 16  # channels of the first stage, >= 1; doubled at every further stage
+    c.model.dtype = "float32"  # float32 | bfloat16: compute type; parameters stay float32
+
+    c.original = ConfigDict()
+    c.original.checkpoint = ""  # start from this model (a checkpoint folder) and do not train one
+    c.original.epochs = 12.0  # passes over the training set, > 0; the oracle trains as long on retain
+    c.original.optimizer = _optimizer()
+
+    c.modules = ConfigDict()
+    c.modules.kind = "conv"  # conv | pool | mlp (docs/method.md)
+    c.modules.epochs = 2.0  # passes over the training set with the backbone frozen, >= 0; 0 = fresh modules
+    c.modules.optimizer = _optimizer()
+
+    c.unlearn = ConfigDict()
+    c.unlearn.steps = 200  # update steps, >= 1
+    c.unlearn.batch_norm = "inference"  # inference (statistics frozen) | train
+    c.unlearn.min_spread = 1e-3  # stop if the features' variance falls under this share of its start
+    c.unlearn.optimizer = _optimizer(learning_rate=0.01)
+
+    c.ec = ConfigDict()
+    c.ec.points = "all"  # all, or a comma list of the model's points (stage1,stage2,...)
+    c.ec.weights = "uniform"  # uniform | linear | reversed | comma list, one number a point
+    c.ec.weights_sum = 1.0  # the weights are scaled to this sum, > 0
+    c.ec["lambda"] = 1.0  # weight of forgetting against retaining, >= 0
+    c.ec.temperature = 0.5  # tau of the contrastive loss, > 0
+    c.ec.candidates = "both"  # forget | retain | both
+
+    c.evaluation = ConfigDict()
+    c.evaluation.features = "gap"  # gap (spatial mean of every stage) | map (flattened activations)
+    c.evaluation.cka_batch_size = 512  # images a minibatch of unbiased CKA, >= 4
+    c.evaluation.neighbors = 5  # k of k-NN, >= 1
+
+    c.parallel = ConfigDict()
+    c.parallel.map = "shard_map"  # shard_map | pmap
+    c.parallel.devices = 0  # devices used; 0 = all. On CPU this many virtual devices are made
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = 100  # steps between two checkpoints, >= 1
+    c.checkpoint.keep = 2  # newest checkpoints kept a stage, >= 1
+
+    c.report = ConfigDict()
+    c.report.log_every = 20  # steps between two log lines, >= 1
+    return c.lock()

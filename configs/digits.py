@@ -1,0 +1,11 @@
+"""scikit-learn's digits (1,797 images of 8x8), the digit 3 forgotten.
+
+Command:  python -m ec_jax.main --config=configs/digits.py --workdir=runs/digits
+Measured: not measured yet.
+"""
+
+from configs import default
+
+
+def get_config():
+    return default.get_config()

@@ -1,0 +1,169 @@
+"""Checkpoints: the only file that knows orbax.
+
+A training's folder holds one folder a checkpointed step. A step has three items:
+``model`` (the backbone's ``params`` and ``batch_stats``: what is delivered and what
+``original.checkpoint`` reads), ``training`` (everything else that a resume needs) and
+``cost`` (JSON). Orbax writes into a temporary folder and renames it, so a step exists
+whole or not at all.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from ec_jax.errors import InputError
+from ec_jax.models.network import Variables
+from ec_jax.training.state import TrainState
+
+_ITEMS = ("model", "training", "cost")
+
+
+class Checkpoints:
+    """The checkpoints of one training.
+
+    Attributes:
+      every: steps between two of them.
+    """
+
+    def __init__(self, folder: Path, every: int = 1, keep: int = 1):
+        """Opens ``folder`` (made if missing), keeping the newest ``keep`` checkpoints."""
+        self.every = every
+        self._folder = Path(folder).absolute()
+        self._manager = ocp.CheckpointManager(
+            self._folder,
+            item_names=_ITEMS,
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep,
+                # What a killed run left half-written.
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=False,
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest checkpoint's step, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, cost: Mapping[str, float]) -> None:
+        """Writes the state at its own step, with what it has cost so far."""
+        model, rest = _take_apart(state)
+        self._manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(model),
+                training=ocp.args.StandardSave(rest),
+                cost=ocp.args.JsonSave(dict(cost)),
+            ),
+        )
+
+    def restore(self, like: TrainState) -> tuple[TrainState, dict[str, float]]:
+        """The newest checkpoint, with the shapes, types and devices of ``like``."""
+        model, rest = jax.tree.map(ocp.utils.to_shape_dtype_struct, _take_apart(like))
+        found = self._manager.restore(
+            self.latest_step(),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardRestore(model),
+                training=ocp.args.StandardRestore(rest),
+                cost=ocp.args.JsonRestore(),
+            ),
+        )
+        return _put_together(found.model, found.training), found.cost
+
+    def cost(self) -> dict[str, float]:
+        """What the newest checkpoint's training had cost."""
+        step = self.latest_step()
+        return self._manager.restore(step, args=ocp.args.Composite(cost=ocp.args.JsonRestore())).cost
+
+    def close(self) -> None:
+        """Ends the manager's threads."""
+        self._manager.close()
+
+
+def _take_apart(state: TrainState) -> tuple[dict, dict]:
+    model = {
+        "params": state.params["backbone"],
+        "batch_stats": state.batch_stats["backbone"],
+    }
+    rest = {
+        "step": state.step,
+        "params": {k: v for k, v in state.params.items() if k != "backbone"},
+        "batch_stats": {k: v for k, v in state.batch_stats.items() if k != "backbone"},
+        "opt_state": state.opt_state,
+        "spread": state.spread,
+    }
+    return model, rest
+
+
+def _put_together(model: dict, rest: dict) -> TrainState:
+    return TrainState(
+        step=rest["step"],
+        params={"backbone": model["params"], **rest["params"]},
+        batch_stats={"backbone": model["batch_stats"], **rest["batch_stats"]},
+        opt_state=rest["opt_state"],
+        spread=rest["spread"],
+    )
+
+
+def find_model(path: str | Path) -> Path:
+    """The ``model`` item under ``path``: a training's folder, one step of it, or the item.
+
+    Raises:
+      InputError: nothing of the kind is there.
+    """
+    path = Path(path).expanduser().absolute()
+    steps = sorted((p for p in path.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
+    for folder in (path, path / "model", *(s / "model" for s in reversed(steps))):
+        if (folder / "_METADATA").is_file():
+            return folder
+    raise InputError(
+        "original.checkpoint",
+        str(path),
+        "no checkpoint there; give a folder such as RUN/checkpoints/original",
+    )
+
+
+def check_model(path: str | Path, expected: Variables) -> None:
+    """Refuses a checkpoint whose parameters are not those of the model.
+
+    Args:
+      path: as for ``find_model``.
+      expected: the shapes of the backbone's {"params", "batch_stats"}.
+
+    Raises:
+      InputError: names the first parameter that differs and both shapes.
+    """
+    folder = find_model(path)
+    try:
+        metadata = ocp.StandardCheckpointer().metadata(folder).item_metadata
+        found = _shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
+    except Exception as error:
+        raise InputError(
+            "original.checkpoint", str(path), f"cannot be read ({type(error).__name__}); is it whole?"
+        ) from error
+    wanted = _shapes(expected)
+    for name in sorted(wanted.keys() | found.keys()):
+        here, there = found.get(name, "nothing"), wanted.get(name, "nothing")
+        if here != there:
+            raise InputError(
+                "original.checkpoint",
+                str(path),
+                f"does not fit the model: {name} is {here} there and {there} here; "
+                "set model.* and data.name to what it was trained with",
+            )
+
+
+def load_model(path: str | Path, like: Variables) -> Variables:
+    """The backbone's {"params", "batch_stats"} under ``path``, on the devices of ``like``."""
+    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    return ocp.StandardCheckpointer().restore(find_model(path), template)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    return {
+        "/".join(str(getattr(k, "key", k)) for k in keys): tuple(leaf.shape)
+        for keys, leaf in leaves
+    }

@@ -1,0 +1,95 @@
+"""Activations of one model on one split, and what the metrics compare them with."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Activations of one model on the n examples of one split, on the host.
+
+    Attributes:
+      points: {point: float32 [n, d] or [n, h, w, c]}, first point to last.
+      logits: float32 [n, C], the network's own.
+      labels: int32 [n], the true labels.
+    """
+
+    points: dict[str, np.ndarray]
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a metric may use beside the features of the model it measures.
+
+    Attributes:
+      config: the run's configuration.
+      references: {"original" or "oracle": {split: Features}}, of the same examples in the
+        same order.
+    """
+
+    config: Any
+    references: Mapping[str, Mapping[str, Features]]
+
+
+def extract(
+    forward: Callable[[np.ndarray], tuple[Mapping[str, Any], Any]],
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+) -> Features:
+    """Runs a model over a split, every example exactly once.
+
+    Args:
+      forward: compiled ``forward(uint8 [batch_size, ...]) -> ({point: [batch_size, ...]},
+        logits [batch_size, C])``. It sees one shape only: the last batch is padded by
+        repeating its last image, and the padding is cut off.
+      images: uint8 [n, ...]; n may be 0.
+      labels: integer [n].
+      batch_size: images a call, >= 1.
+
+    Returns:
+      Features of the n examples, in order.
+
+    Raises:
+      ValueError: as many labels as images are needed, and a positive batch size.
+
+    >>> forward = lambda batch: ({"stage1": batch}, batch)
+    >>> images = np.arange(10, dtype=np.uint8).reshape(5, 2)
+    >>> extract(forward, images, np.arange(5), 2).points["stage1"][-1].tolist()
+    [8.0, 9.0]
+    """
+    count = len(images)
+    if len(labels) != count or batch_size < 1:
+        raise ValueError(f"{count} images, {len(labels)} labels, batch size {batch_size}")
+    if not count:
+        # The shapes of the activations are known to the model only, so it runs once.
+        empty = forward(np.zeros((batch_size, *images.shape[1:]), images.dtype))
+        return _features(*_allocate(empty, 0), labels)
+    out = None
+    for start in range(0, count, batch_size):
+        batch = images[start : start + batch_size]
+        size = len(batch)
+        padding = np.repeat(batch[-1:], batch_size - size, axis=0)
+        result = forward(np.concatenate([batch, padding]))
+        out = _allocate(result, count) if out is None else out
+        for name, values in result[0].items():
+            out[0][name][start : start + size] = np.asarray(values)[:size]
+        out[1][start : start + size] = np.asarray(result[1])[:size]
+    return _features(*out, labels)
+
+
+def _allocate(result: tuple, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Room for ``count`` rows of everything a call of the model returns."""
+    # Filled in place: batches kept in lists and joined would need the memory twice.
+    points, logits = result
+    rooms = {p: np.empty((count, *v.shape[1:]), np.float32) for p, v in points.items()}
+    return rooms, np.empty((count, *logits.shape[1:]), np.float32)
+
+
+def _features(points: dict[str, np.ndarray], logits: np.ndarray, labels: np.ndarray) -> Features:
+    return Features(points, logits, np.asarray(labels, np.int32))

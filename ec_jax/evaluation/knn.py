@@ -1,0 +1,107 @@
+"""k nearest neighbours on the features of every point."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ec_jax.evaluation.features import Context, Features
+from ec_jax.losses.contrastive import l2_normalize
+
+BANK = ("forget_train", "retain_train")
+QUERIES = ("forget_test", "retain_test")
+_BLOCK = 256  # queries compared with the bank at a time
+
+
+def knn_predict(
+    queries: np.ndarray, bank: np.ndarray, bank_labels: np.ndarray, k: int, num_classes: int
+) -> np.ndarray:
+    """Class most frequent among the k bank vectors nearest to each query by cosine.
+
+    Every neighbour has one vote. Of classes with equally many votes the smallest wins; of
+    equally near bank vectors the first come first. A zero vector has cosine 0 to all.
+
+    Args:
+      queries: float [q, d]; q may be 0.
+      bank: float [b, d].
+      bank_labels: integer [b], in [0, num_classes).
+      k: neighbours, in [1, b].
+      num_classes: C.
+
+    Returns:
+      int32 [q].
+
+    Raises:
+      ValueError: k is not in [1, b].
+
+    >>> bank = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], np.float32)
+    >>> knn_predict(bank[:1], bank, np.array([2, 1, 0]), 2, 3).tolist()  # a tie of 1 and 2
+    [1]
+    """
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k = {k}: must be at least 1 and at most the bank's {len(bank)} vectors")
+    unit_bank, labels = l2_normalize(jnp.asarray(bank)), jnp.asarray(bank_labels, jnp.int32)
+    predicted = [np.zeros(0, np.int32)]
+    for start in range(0, len(queries), _BLOCK):
+        block = queries[start : start + _BLOCK]
+        # One shape for all blocks, so that one program serves them.
+        padded = np.concatenate([block, np.repeat(block[-1:], _BLOCK - len(block), axis=0)])
+        votes = _predict_block(padded, unit_bank, labels, k=k, num_classes=num_classes)
+        predicted.append(np.asarray(votes)[: len(block)])
+    return np.concatenate(predicted)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "num_classes"))
+def _predict_block(
+    queries: jax.Array, unit_bank: jax.Array, labels: jax.Array, *, k: int, num_classes: int
+) -> jax.Array:
+    cosines = jnp.matmul(l2_normalize(queries), unit_bank.T, precision=jax.lax.Precision.HIGHEST)
+    _, nearest = jax.lax.top_k(cosines, k)
+    votes = jax.nn.one_hot(labels[nearest], num_classes, dtype=jnp.int32).sum(axis=1)
+    return jnp.argmax(votes, axis=1).astype(jnp.int32)
+
+
+def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
+    """``knn/SPLIT/POINT``: accuracy of k-NN on the test splits, in percent.
+
+    The bank holds both training splits with their true labels: the forgotten classes are in
+    it, and a high value on ``forget_test`` says that the features still tell them apart.
+
+    Args:
+      features: {split: Features} of the measured model; maps are averaged over space first.
+      context: ``config.evaluation.neighbors`` is k.
+
+    Returns:
+      {key: percent in [0, 100]}; NaN where features are not finite. Splits without examples
+      are left out.
+    """
+    parts = [features[split] for split in BANK if split in features]
+    splits = [s for s in QUERIES if s in features and len(features[s].labels)]
+    if not splits or not parts:
+        return {}
+    labels = np.concatenate([part.labels for part in parts])
+    result = {}
+    for point in features[splits[0]].points:
+        bank = np.concatenate([_pooled(part.points[point]) for part in parts])
+        for split in splits:
+            result[f"knn/{split}/{point}"] = _percent(
+                features[split], point, bank, labels, context.config.evaluation.neighbors
+            )
+    return result
+
+
+def _percent(
+    queried: Features, point: str, bank: np.ndarray, bank_labels: np.ndarray, k: int
+) -> float:
+    queries = _pooled(queried.points[point])
+    if not np.isfinite(queries).all() or not np.isfinite(bank).all():
+        return float("nan")
+    predicted = knn_predict(queries, bank, bank_labels, k, queried.logits.shape[-1])
+    return 100.0 * float(np.mean(predicted == queried.labels))
+
+
+def _pooled(values: np.ndarray) -> np.ndarray:
+    """[n, ..., d] to [n, d]."""
+    return values.mean(axis=tuple(range(1, values.ndim - 1))) if values.ndim > 2 else values

@@ -1,0 +1,104 @@
+"""Erase at the Core (EC): forgetting at every supervision point.
+
+    L = Σ_l w_l · [ CE(c_l(z_l(x_r)), y_r) + λ · L_CU(z_l(x_f), …) ]
+
+Source: Lee, Kim, Kim, arXiv 2602.05375: the auxiliary modules, the contrastive forgetting
+and the cross-entropy at every point, the weighting by layer. Which weights, λ and candidates
+is our reading; docs/method.md tells the two apart.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ec_jax import parallel
+from ec_jax.losses.classification import cross_entropy
+from ec_jax.losses.contrastive import contrastive_forgetting_loss
+from ec_jax.models import resnet
+
+
+def layer_weights(kind: str, count: int, total: float = 1.0) -> np.ndarray:
+    """Weights w_l of ``count`` points, first to last, with the sum ``total``.
+
+    Args:
+      kind: ``uniform``, ``linear`` (rising with depth), ``reversed``, or one number a point,
+        separated by commas.
+      count: how many points.
+      total: what the weights sum to.
+
+    Returns:
+      float32 [count].
+
+    Raises:
+      ValueError: as many numbers as points are needed, none negative and not all zero.
+
+    >>> layer_weights("linear", 4).round(1).tolist() == layer_weights("1,2,3,4", 4).round(1).tolist()
+    True
+    """
+    ramp = np.arange(1.0, count + 1)
+    if kind in ("uniform", "linear", "reversed"):
+        weights = {"uniform": np.ones(count), "linear": ramp, "reversed": ramp[::-1]}[kind]
+    else:
+        weights = np.array([float(w) for w in kind.split(",")])
+    if len(weights) != count or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise ValueError(f"{kind!r}: {count} weights are needed, none negative, not all zero")
+    return (weights * (total / weights.sum())).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class EC:
+    """The EC objective.
+
+    Attributes:
+      points: supervision points in use.
+      weights: w_l of each.
+      forget_weight: λ.
+      temperature: τ.
+      candidates: candidate set of the contrastive loss.
+    """
+
+    points: Sequence[str]
+    weights: Sequence[float]
+    forget_weight: float
+    temperature: float
+    candidates: str
+
+    def prepare(self, context: Any) -> dict:
+        """EC needs nothing in advance."""
+        del context
+        return {}
+
+    def loss(self, outputs, batch, extras, key):
+        """The weighted sum over the points; metrics per point."""
+        del extras, key
+        labels = {name: part["label"] for name, part in batch.items()}
+        total, metrics = 0.0, {}
+        for point, weight in zip(self.points, self.weights, strict=True):
+            retain = parallel.global_mean(
+                cross_entropy(outputs["retain"].logits[point], labels["retain"])
+            )
+            forget = parallel.global_mean(
+                *contrastive_forgetting_loss(
+                    outputs["forget"].embeddings[point],
+                    labels["forget"],
+                    outputs["retain"].embeddings[point],
+                    labels["retain"],
+                    temperature=self.temperature,
+                    candidates=self.candidates,
+                    axis_name=parallel.AXIS,
+                )
+            )
+            total += weight * (retain + self.forget_weight * forget)
+            metrics |= {f"retain/{point}": retain, f"forget/{point}": forget}
+        return total, metrics
+
+
+def build(config: Any) -> EC:
+    """EC as ``config.ec`` describes it."""
+    ec = config.ec
+    names = resnet.points(config.model.depth)
+    points = names if ec.points == "all" else tuple(p for p in names if p in ec.points.split(","))
+    weights = layer_weights(ec.weights, len(points), ec.weights_sum)
+    return EC(points, weights.tolist(), ec["lambda"], ec.temperature, ec.candidates)

@@ -1,0 +1,133 @@
+"""A backbone with its EC modules: one forward pass, every supervision point."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from ec_jax.models import modules as ec_modules
+from ec_jax.models import resnet
+
+Variables = dict[str, Any]
+
+
+@flax.struct.dataclass
+class Outputs:
+    """What a forward pass gives for [b] images.
+
+    Attributes:
+      logits: {point: float32 [b, C]}; the last point's are the network's own.
+      embeddings: {point: float32 [b, d]}; the last point's is the pooled feature.
+    """
+
+    logits: dict[str, jax.Array]
+    embeddings: dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A backbone and, where ``modules`` is given, its EC modules.
+
+    Variables are ``{"params": {"backbone", "modules"}, "batch_stats": {...}}``, without the
+    ``modules`` entries where there are none; ``backbone`` alone is the deliverable.
+    """
+
+    backbone: nn.Module
+    modules: ec_modules.ECModules | None = None
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Names of the supervision points, first to last."""
+        return self.backbone.points
+
+    def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> Variables:
+        """Fresh float32 variables for images of shape [h, w, c]."""
+        images = jnp.zeros((1, *image_shape), jnp.float32)
+        backbone_key, modules_key = jax.random.split(key)
+        # The per-device axis does not exist here, and no statistics are taken: train=False.
+        kinds = ["params", "batch_stats", "intermediates"]
+        made = {"backbone": self.backbone.init(backbone_key, images, train=False, mutable=kinds)}
+        activations = made["backbone"].pop("intermediates")
+        if self.modules is not None:
+            made["modules"] = self.modules.init(modules_key, activations, train=False)
+        collections = {name for variables in made.values() for name in variables}
+        return {
+            c: {part: variables.get(c, {}) for part, variables in made.items()}
+            for c in sorted(collections)
+        }
+
+    def apply(
+        self, variables: Variables, images: jax.Array, *, train_backbone: bool, train_modules: bool
+    ) -> tuple[Outputs, Variables]:
+        """One forward pass over normalised images [b, h, w, c].
+
+        Args:
+          variables: as ``init`` gives them.
+          images: float32 [b, h, w, c].
+          train_backbone: BatchNorm of the backbone uses (and updates) batch statistics.
+          train_modules: the same for the modules.
+
+        Returns:
+          The outputs and the updated ``batch_stats``.
+        """
+        logits, sown = self.backbone.apply(
+            _part(variables, "backbone"),
+            images,
+            train=train_backbone,
+            mutable=["intermediates", "batch_stats"],
+        )
+        activations = sown["intermediates"]
+        embeddings, point_logits = {}, {}
+        stats = {"backbone": sown.get("batch_stats", {})}
+        if self.modules is not None:
+            (embeddings, point_logits), updated = self.modules.apply(
+                _part(variables, "modules"),
+                activations,
+                train=train_modules,
+                mutable=["batch_stats"],
+            )
+            stats["modules"] = updated.get("batch_stats", {})
+        last = self.points[-1]
+        return Outputs(
+            logits={**point_logits, last: logits},
+            embeddings={**embeddings, last: activations["pooled"]},
+        ), stats
+
+    def activations(
+        self, variables: Variables, images: jax.Array
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
+        """({point: the backbone's raw activation}, logits) in inference mode."""
+        logits, sown = self.backbone.apply(
+            _part(variables, "backbone"), images, train=False, mutable=["intermediates"]
+        )
+        return {p: sown["intermediates"][p] for p in self.points}, logits
+
+
+def _part(variables: Variables, part: str) -> Variables:
+    return {c: tree[part] for c, tree in variables.items() if part in tree}
+
+
+def build(
+    model: Any, num_classes: int, *, module_kind: str | None = None, axis_name: str | None = None
+) -> Network:
+    """The network that a config's ``model`` group names.
+
+    Args:
+      model: fields ``name``, ``depth``, ``width`` and ``dtype``.
+      num_classes: outputs of every head.
+      module_kind: a kind of EC module, or None for the backbone alone.
+      axis_name: device axis of BatchNorm's training statistics.
+    """
+    dtype = jnp.dtype(model.dtype)
+    backbone = resnet.ResNet(num_classes, model.depth, model.width, dtype, axis_name)
+    if module_kind is None:
+        return Network(backbone)
+    return Network(
+        backbone,
+        ec_modules.ECModules(
+            module_kind, num_classes, backbone.points, backbone.widths, dtype, axis_name
+        ),
+    )

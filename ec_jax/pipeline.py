@@ -1,0 +1,378 @@
+"""The experiment: original → oracle → modules → unlearn → evaluate → report.
+
+Every stage leaves its result in the workdir and is done when the result is there; a
+stage that was cut off goes on from its newest checkpoint. A second start of the same
+command therefore does what is missing and nothing else.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ec_jax import checkpoint, methods, parallel, rng
+from ec_jax import config as config_lib
+from ec_jax.checkpoint import Checkpoints
+from ec_jax.data import augment, sources, splits
+from ec_jax.data.loader import Stream
+from ec_jax.errors import InputError
+from ec_jax.evaluation import accuracy, cka, knn, variance
+from ec_jax.evaluation.features import Context, Features, extract
+from ec_jax.models.network import Network, Variables, build
+from ec_jax.report import plots, table
+from ec_jax.training import supervised
+from ec_jax.training.loop import train
+from ec_jax.training.optimizer import make_optimizer
+from ec_jax.training.state import TrainState, create
+from ec_jax.training.update import Recipe, make_update
+
+SCHEMA = 1
+MODELS = {"original": "original", "oracle": "oracle", "unlearned": "unlearn"}  # model: stage
+EVALUATORS = (accuracy, cka, knn, variance)
+# A collapse is a failure of unlearning; the variance of a model trained from scratch may
+# legitimately move far, so there only vanished features count.
+VANISHED = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training of the experiment.
+
+    Attributes:
+      streams: {name: (indices into the training images, images a step)}.
+      steps: updates.
+      optimizer: a recipe of the config.
+      loss: the update step's loss.
+      modules: the network has its EC modules.
+      trained: parts that move.
+      batch_norm_train: parts in BatchNorm's training mode.
+      min_spread: variance of the features, as a share of its start, that counts as collapse.
+    """
+
+    streams: Mapping[str, tuple[Any, int]]
+    steps: int
+    optimizer: Any
+    loss: Any
+    modules: bool
+    trained: tuple[str, ...]
+    batch_norm_train: tuple[str, ...]
+    min_spread: float = VANISHED
+
+
+class Experiment:
+    """One config run in one workdir."""
+
+    def __init__(self, config: Any, workdir: str | Path):
+        """Makes every check that can be made before work starts.
+
+        Args:
+          config: a validated config.
+          workdir: made by ``run``, not here.
+
+        Raises:
+          InputError: the data, the devices or a checkpoint do not go with the config.
+        """
+        self.config = config
+        self.workdir = Path(workdir).absolute()
+        self.stages = config_lib.stage_names(config)
+        self._check_stages()
+        data = config.data
+        self.mesh = parallel.make_mesh(config.parallel.devices)
+        config_lib.check_batches(config, self.mesh.size)
+        sources.check(data.name, data.data_dir, data.manual_dir)
+        self.forget_classes = config_lib.forget_classes(config)
+        if config.original.checkpoint:
+            self._check_original()
+        self.data = sources.load(
+            data.name,
+            data_dir=data.data_dir,
+            manual_dir=data.manual_dir,
+            subset=data.subset,
+            seed=config.seed,
+        )
+        self.splits = splits.split(self.data, self.forget_classes)
+        self.mean, self.std = augment.moments(self.data.train_images)
+
+    def run(self) -> None:
+        """Runs the stages that are asked for and not done."""
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        config_lib.write_resolved(self.config, self.workdir)
+        for stage in self.stages:
+            if stage in ("evaluate", "report"):
+                getattr(self, f"_{stage}")()
+            elif stage != "original" or not self.config.original.checkpoint:
+                self._train(stage)
+
+    # Trainings.
+
+    def _training(self, stage: str) -> Training:
+        c, data = self.config, self.splits
+        last = self.network(modules=False).points[-1:]
+        everything = list(data["retain_train"]) + list(data["forget_train"])
+        if stage in ("original", "oracle"):
+            indices = everything if stage == "original" else data["retain_train"]
+            return Training(
+                {supervised.STREAM: (indices, c.data.batch_size)},
+                _steps(c.original.epochs, len(indices), c.data.batch_size),
+                c.original.optimizer,
+                supervised.make_loss(last),
+                modules=False,
+                trained=("backbone",),
+                batch_norm_train=("backbone",),
+            )
+        if stage == "modules":
+            return Training(
+                {supervised.STREAM: (everything, c.data.batch_size)},
+                _steps(c.modules.epochs, len(everything), c.data.batch_size),
+                c.modules.optimizer,
+                supervised.make_loss(self.network().points[:-1]),
+                modules=True,
+                trained=("modules",),
+                batch_norm_train=("modules",),
+            )
+        parts = ("backbone", "modules")
+        return Training(
+            {
+                "retain": (data["retain_train"], c.data.retain_batch_size),
+                "forget": (data["forget_train"], c.data.forget_batch_size),
+            },
+            c.unlearn.steps,
+            c.unlearn.optimizer,
+            methods.build(c).loss,
+            modules=True,
+            trained=parts,
+            batch_norm_train=parts if c.unlearn.batch_norm == "train" else (),
+            min_spread=c.unlearn.min_spread,
+        )
+
+    def _train(self, stage: str) -> None:
+        training = self._training(stage)
+        checkpoints = self._checkpoints(stage)
+        try:
+            if checkpoints.latest_step() == training.steps:
+                print(f"{stage}: done", flush=True)
+                return
+            network = self.network(training.modules)
+            optimizer = make_optimizer(training.optimizer, training.steps)
+            state = create(network, self._start(stage, network), optimizer, training.trained)
+            if not training.steps:  # modules.epochs = 0: fresh modules are the result
+                checkpoints.save(state, {"seconds": 0.0, "steps": 0, "images": 0})
+                return
+            train(
+                stage,
+                parallel.replicate(state, self.mesh),
+                self._step_fn(stage, training, network, optimizer),
+                steps=training.steps,
+                images=sum(size for _, size in training.streams.values()),
+                checkpoints=checkpoints,
+                log_every=self.config.report.log_every,
+                min_spread=training.min_spread,
+                folder=self.workdir / "tensorboard",
+            )
+        finally:
+            checkpoints.close()
+
+    def _step_fn(self, stage: str, training: Training, network: Network, optimizer: Any):
+        """``(state, step) -> (state, metrics)``: the batch of that step, then the update."""
+        c = self.config
+        recipe = Recipe(
+            training.loss, optimizer, training.trained, training.batch_norm_train, c.data.augment
+        )
+        update = parallel.per_device(
+            make_update(network, recipe, self.mean, self.std), self.mesh, c.parallel.map
+        )
+        streams = {
+            name: Stream(indices, size, c.seed, f"{stage}/{name}")
+            for name, (indices, size) in training.streams.items()
+        }
+        extras = methods.build(c).prepare(None) if stage == "unlearn" else {}
+        shared = parallel.replicate(
+            {"key": rng.key(c.seed, stage), "extras": extras}, self.mesh
+        )
+
+        def step_fn(state: TrainState, step: int):
+            batch = {}
+            for name, stream in streams.items():
+                rows = stream.batch_indices(step)
+                batch[name] = {
+                    "image": self.data.train_images[rows],
+                    "label": self.data.train_labels[rows],
+                }
+            return update(state, shared, parallel.shard(batch, self.mesh))
+
+        return step_fn
+
+    def _start(self, stage: str, network: Network) -> Variables:
+        """The variables at step 0 of a training."""
+        key = rng.key(self.config.seed, stage, "init")
+        variables = jax.jit(network.init, static_argnums=1)(key, self.data.image_shape)
+        if stage in ("original", "oracle"):
+            return variables
+        model = self.model("original")
+        for collection, tree in model.items():
+            variables[collection]["backbone"] = tree
+        if stage == "unlearn":
+            like = create(
+                network, variables, make_optimizer(self.config.modules.optimizer, 1), ("modules",)
+            )
+            checkpoints = self._checkpoints("modules")
+            pretrained, _ = checkpoints.restore(like)
+            checkpoints.close()
+            variables = {"params": pretrained.params, "batch_stats": pretrained.batch_stats}
+        return variables
+
+    # Models.
+
+    def network(self, modules: bool = True) -> Network:
+        """The network that the config describes."""
+        return build(
+            self.config.model,
+            self.num_classes,
+            module_kind=self.config.modules.kind if modules else None,
+            axis_name=parallel.AXIS,
+        )
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        """Outputs of the head."""
+        return len(sources.class_names(self.config.data.name))
+
+    def model(self, name: str) -> Variables:
+        """The backbone's {"params", "batch_stats"} of a trained model."""
+        path = self.workdir / "checkpoints" / MODELS[name]
+        if name == "original" and self.config.original.checkpoint:
+            path = self.config.original.checkpoint
+        like = jax.eval_shape(
+            lambda: self._backbone_init(self.data.image_shape)
+        )
+        like = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
+        return checkpoint.load_model(path, like)
+
+    def _backbone_init(self, image_shape) -> Variables:
+        variables = self.network(modules=False).init(jax.random.key(0), image_shape)
+        return {c: tree["backbone"] for c, tree in variables.items()}
+
+    def _checkpoints(self, stage: str) -> Checkpoints:
+        c = self.config.checkpoint
+        return Checkpoints(self.workdir / "checkpoints" / stage, c.every, c.keep)
+
+    # Checks.
+
+    def _check_original(self) -> None:
+        shape = sources.image_shape(self.config.data.name)
+        expected = jax.eval_shape(lambda: self._backbone_init(shape))
+        checkpoint.check_model(self.config.original.checkpoint, expected)
+
+    def _check_stages(self) -> None:
+        """Refuses stages whose forerunners are neither asked for nor there."""
+        needs = {
+            "modules": ("original",),
+            "unlearn": ("original", "modules"),
+            "evaluate": ("original", "oracle", "unlearn"),
+            "report": ("evaluate",),
+        }
+        for stage in self.stages:
+            for need in needs.get(stage, ()):
+                if need not in self.stages and not self._left_by(need):
+                    raise InputError(
+                        "stages",
+                        self.config.stages,
+                        f"{stage} needs {need}, which {self.workdir} does not hold; add {need}",
+                    )
+
+    def _left_by(self, stage: str) -> bool:
+        if stage == "evaluate":
+            return (self.workdir / "metrics.json").exists()
+        if stage == "original" and self.config.original.checkpoint:
+            return True
+        folder = self.workdir / "checkpoints" / stage
+        return any(p.name.isdigit() for p in folder.glob("*"))
+
+    # Evaluation and report.
+
+    def _evaluate(self) -> None:
+        target = self.workdir / "metrics.json"
+        if target.exists():
+            print("evaluate: done", flush=True)
+            return
+        began = time.monotonic()
+        features = {name: self._features(name) for name in MODELS}
+        references = {name: features[name] for name in ("original", "oracle")}
+        context = Context(self.config, references)
+        models = {
+            name: {k: v for e in EVALUATORS for k, v in e.run(splits_, context).items()}
+            for name, splits_ in features.items()
+        }
+        cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
+        cost["evaluate"] = {"seconds": round(time.monotonic() - began, 3)}
+        config_lib.write_json(
+            target,
+            {"schema": SCHEMA, "scenario": self._scenario(), "models": models, "cost": cost},
+        )
+
+    def _features(self, name: str) -> dict[str, Features]:
+        network = self.network(modules=False)
+        variables = parallel.replicate(
+            {c: {"backbone": tree} for c, tree in self.model(name).items()}, self.mesh
+        )
+        gap = self.config.evaluation.features == "gap"
+
+        @jax.jit
+        def forward(variables, images):
+            points, logits = network.activations(
+                variables, augment.normalize(images, self.mean, self.std)
+            )
+            if gap:
+                points = {p: a.astype(jnp.float32).mean((1, 2)) for p, a in points.items()}
+            return {p: a.astype(jnp.float32) for p, a in points.items()}, logits
+
+        def on_devices(images):
+            return forward(variables, parallel.shard(images, self.mesh))
+
+        out = {}
+        for split, rows in self.splits.items():
+            print(f"evaluate: {name} on {split}, {len(rows)} images", flush=True)
+            images, labels = self.data.images_and_labels(split, rows)
+            out[split] = extract(on_devices, images, labels, self.config.data.eval_batch_size)
+        return out
+
+    def _cost(self, stage: str) -> dict[str, float] | None:
+        if stage == "original" and self.config.original.checkpoint:
+            return None
+        checkpoints = self._checkpoints(stage)
+        try:
+            return checkpoints.cost()
+        finally:
+            checkpoints.close()
+
+    def _scenario(self) -> dict[str, Any]:
+        c = self.config
+        return {
+            "dataset": c.data.name,
+            "forget_classes": list(self.forget_classes),
+            "forget_names": [self.data.class_names[i] for i in self.forget_classes],
+            "images": {split: len(rows) for split, rows in self.splits.items()},
+            "model": f"{c.model.name}{c.model.depth}-w{c.model.width}",
+            "points": list(self.network().points),
+            "method": c.method,
+            "seed": c.seed,
+        }
+
+    def _report(self) -> None:
+        metrics = json.loads((self.workdir / "metrics.json").read_text())
+        table.write(metrics, self.workdir / "table.md")
+        plots.cka_per_stage(metrics, self.workdir / "cka.png")
+        print(table.text(metrics), flush=True)
+        print(f"Written to {self.workdir}: metrics.json, table.md, cka.png", flush=True)
+
+
+def _steps(epochs: float, examples: int, batch_size: int) -> int:
+    """Updates in ``epochs`` passes; at least one, unless no pass is asked for."""
+    return max(math.ceil(epochs * examples / batch_size), 1) if epochs else 0

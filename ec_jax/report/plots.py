@@ -1,0 +1,54 @@
+"""Plots of a run."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe-Ito: told apart with any colour vision; markers tell them apart in grey.
+_STYLES = {
+    "original": dict(color="#555555", marker="o"),
+    "oracle": dict(color="#0072B2", marker="s"),
+    "unlearned": dict(color="#D55E00", marker="^"),
+}
+_SPLITS = {"forget_test": "forget classes, test images", "retain_test": "retain classes, test images"}
+
+
+def cka_per_stage(metrics: Mapping[str, Any], path: Path) -> None:
+    """Linear CKA of every stage to the original and to the oracle, as a PNG.
+
+    Args:
+      metrics: the contents of ``metrics.json``.
+      path: the PNG; written whole or not at all.
+    """
+    points = metrics["scenario"]["points"]
+    figure = Figure(figsize=(9, 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2, sharex=True, sharey=True)
+    for row, (split, split_name) in zip(axes, _SPLITS.items(), strict=True):
+        for ax, reference in zip(row, ("original", "oracle"), strict=True):
+            for model, style in _STYLES.items():
+                if model == reference:  # its similarity to itself is 1 by definition
+                    continue
+                values = metrics["models"][model]
+                keys = [f"cka_to_{reference}/{split}/{p}" for p in points]
+                if all(k in values for k in keys):
+                    ax.plot(points, [values[k] for k in keys], label=model, lw=2, **style)
+            ax.set_title(f"CKA to the {reference}\n{split_name}", fontsize=10)
+            ax.set_ylim(-0.02, 1.04)
+            ax.grid(alpha=0.3)
+            ax.spines[["top", "right"]].set_visible(False)
+            ax.legend(frameon=False, loc="lower left")
+        row[0].set_ylabel("linear CKA")
+    forgotten = ", ".join(metrics["scenario"]["forget_names"]).replace("$", r"\$")
+    figure.suptitle(
+        f"{metrics['scenario']['dataset']}, forgotten: {forgotten}. "
+        "On forget images the unlearned model should follow the oracle.",
+        fontsize=11,
+    )
+    part = path.with_suffix(".part")
+    figure.savefig(part, dpi=120, format="png")
+    os.replace(part, path)

@@ -1,0 +1,98 @@
+"""The one training loop: steps, checkpoints, and a halt when the numbers go bad."""
+
+import math
+import time
+from collections.abc import Callable
+
+import jax
+
+from ec_jax.checkpoint import Checkpoints
+from ec_jax.errors import TrainingError
+from ec_jax.training.progress import Progress
+from ec_jax.training.state import TrainState
+
+
+def train(
+    name: str,
+    state: TrainState,
+    step_fn: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
+    *,
+    steps: int,
+    images: int,
+    checkpoints: Checkpoints,
+    log_every: int,
+    min_spread: float,
+    folder,
+) -> tuple[TrainState, dict[str, float]]:
+    """Trains up to ``steps`` updates, from the newest checkpoint where there is one.
+
+    Args:
+      name: of the training, for its messages.
+      state: at step 0; also the template of what is restored.
+      step_fn: ``(state, step) -> (state, metrics)``; a pure function of both.
+      steps: updates in all.
+      images: images that one update reads, for the cost.
+      checkpoints: where the state goes, every ``checkpoints.every`` steps and at the end.
+      log_every: steps between two log lines; as often the metrics are looked at.
+      min_spread: the smallest allowed ratio of the features' variance to its start.
+      folder: for TensorBoard.
+
+    Returns:
+      The final state, and its cost: ``seconds`` (wall, over all resumes), ``steps``, ``images``.
+
+    Raises:
+      TrainingError: a loss is not finite, or the features collapsed. Checkpoints written
+        before that step stay; none is written after it.
+    """
+    spent = 0.0
+    if checkpoints.latest_step() is not None:
+        state, cost = checkpoints.restore(state)
+        spent = cost["seconds"]
+    start = int(state.step)
+    if start == steps:
+        return state, checkpoints.cost()
+    if start:
+        print(f"{name}: resumed at step {start}/{steps}", flush=True)
+    began = time.monotonic()
+    progress = Progress(name, start, steps, folder)
+    # Metrics stay on the device until they are looked at: the host must not wait for a step.
+    unseen: dict[int, dict[str, jax.Array]] = {}
+
+    def cost(step: int) -> dict[str, float]:
+        seconds = spent + time.monotonic() - began
+        return {"seconds": round(seconds, 3), "steps": step, "images": step * images}
+
+    try:
+        for step in range(start, steps):
+            state, unseen[step] = step_fn(state, step)
+            done = step + 1
+            save = done % checkpoints.every == 0 or done == steps
+            if save or done % log_every == 0:
+                seen = _look(name, unseen, min_spread)
+                progress.show(done, seen)
+                unseen.clear()
+            if save:
+                checkpoints.save(state, cost(done))
+    finally:
+        progress.close()
+    return state, cost(steps)
+
+
+def _look(name: str, unseen: dict, min_spread: float) -> dict[str, float]:
+    """The last step's metrics as numbers; all of them are checked."""
+    for step, device_metrics in unseen.items():
+        metrics = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
+        # The gradient is looked at too: an infinite one spoils the parameters a step later.
+        for key in ("loss", "grad_norm"):
+            if not math.isfinite(metrics[key]):
+                raise TrainingError(
+                    f"{name}: step {step + 1}: {key} is {metrics[key]}; lower the learning rate or "
+                    f"clip gradients ({name}.optimizer); the last good checkpoint is kept"
+                )
+        if not metrics["spread"] >= min_spread:
+            raise TrainingError(
+                f"{name}: step {step + 1}: the features collapsed (variance {metrics['spread']:.1e} "
+                f"of its start, allowed {min_spread:.1e}); lower the learning rate, weight decay or "
+                "ec.lambda; the last good checkpoint is kept"
+            )
+    return metrics

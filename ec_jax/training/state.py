@@ -1,0 +1,49 @@
+"""What training carries from step to step."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from ec_jax.models.network import Network, Variables
+
+
+@flax.struct.dataclass
+class TrainState:
+    """State of one training; all of it is checkpointed.
+
+    Attributes:
+      step: int32 scalar, updates done.
+      params: {"backbone", "modules"}, float32.
+      batch_stats: the same parts, float32.
+      opt_state: optax state over the trained parts of ``params``.
+      spread: {point: float32 scalar}: variance of the embeddings at the first step, against
+        which a collapse is measured.
+    """
+
+    step: jax.Array
+    params: Variables
+    batch_stats: Variables
+    opt_state: Any
+    spread: dict[str, jax.Array]
+
+
+def create(
+    network: Network,
+    variables: Variables,
+    optimizer: optax.GradientTransformation,
+    trained: Sequence[str],
+) -> TrainState:
+    """A state at step 0; ``trained`` names the parts of ``params`` that the optimizer moves."""
+    params = variables["params"]
+    points = network.points if network.modules is not None else network.points[-1:]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init({part: params[part] for part in trained}),
+        spread={point: jnp.zeros((), jnp.float32) for point in points},
+    )

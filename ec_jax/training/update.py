@@ -1,0 +1,135 @@
+"""The one update step of every training: original, oracle, modules and all methods.
+
+Trainings differ by what they put in: the loss, the streams of a batch, the parts of
+the network that move, and the parts whose BatchNorm takes batch statistics.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ec_jax import parallel
+from ec_jax.data import augment
+from ec_jax.models.network import Network, Outputs
+from ec_jax.rng import fold
+from ec_jax.training.state import TrainState
+
+Batch = dict[str, dict[str, jax.Array]]  # {stream: {"image": uint8 [b, h, w, c], "label": [b]}}
+Loss = Callable[[dict[str, Outputs], Batch, Any, jax.Array], tuple[jax.Array, dict]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What distinguishes one training from another.
+
+    Attributes:
+      loss: ``loss(outputs, batch, extras, key) -> (scalar, metrics)``, run per device; the
+        scalar and the metrics are those of the whole batch, equal on all devices.
+      optimizer: an optax transformation over the trained parts.
+      trained: parts of the network that move (``backbone``, ``modules``).
+      batch_norm_train: parts whose BatchNorm uses and updates batch statistics.
+      augment: a kind of ``ec_jax.data.augment``.
+    """
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    trained: tuple[str, ...]
+    batch_norm_train: tuple[str, ...]
+    augment: str = "none"
+
+
+def make_update(
+    network: Network, recipe: Recipe, mean: jax.Array, std: jax.Array
+) -> Callable[[TrainState, dict, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The per-device program of one update.
+
+    Args:
+      network: built with ``axis_name=parallel.AXIS``.
+      recipe: what this training is.
+      mean: float32 [c], of the images in [0, 1].
+      std: float32 [c].
+
+    Returns:
+      ``update(state, shared, batch) -> (state, metrics)`` for ``parallel.per_device``.
+      ``shared`` holds ``key``, the training's own random key, and ``extras``, what the method
+      prepared. All streams of the batch go through one forward pass. Metrics are scalars:
+      the loss's own, ``loss``, ``grad_norm``, ``update_norm``, and ``spread``: the smallest
+      ratio, over the points, of the embeddings' variance to that of the first step.
+    """
+
+    def forward(params, batch_stats, images):
+        return network.apply(
+            {"params": params, "batch_stats": batch_stats},
+            images,
+            train_backbone="backbone" in recipe.batch_norm_train,
+            train_modules="modules" in recipe.batch_norm_train,
+        )
+
+    def update(state: TrainState, shared: dict, batch: Batch):
+        key = jax.random.fold_in(shared["key"], state.step)
+        images = {
+            name: augment.normalize(
+                augment.augment(
+                    part["image"], _image_keys(key, name, part["label"]), recipe.augment
+                ),
+                mean,
+                std,
+            )
+            for name, part in batch.items()
+        }
+        frozen = {p: v for p, v in state.params.items() if p not in recipe.trained}
+
+        def loss(trained):
+            # One pass over all streams: their images share BatchNorm's batch statistics.
+            outputs, stats = forward(
+                {**frozen, **trained}, state.batch_stats, jnp.concatenate(list(images.values()))
+            )
+            value, metrics = recipe.loss(
+                _split(outputs, batch), batch, shared["extras"], fold(key, "loss")
+            )
+            return value, (outputs, stats, metrics)
+
+        trained = {p: state.params[p] for p in recipe.trained}
+        (value, (outputs, stats, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(trained)
+        # The loss is the whole batch's on every device, so the mean is its exact gradient.
+        grads = jax.lax.pmean(grads, parallel.AXIS)
+        updates, opt_state = recipe.optimizer.update(grads, state.opt_state, trained)
+        variance = {p: parallel.global_variance(outputs.embeddings[p]) for p in state.spread}
+        first = {p: jnp.where(state.step == 0, variance[p], v) for p, v in state.spread.items()}
+        ratios = [variance[p] / jnp.maximum(first[p], 1e-30) for p in first]
+        return state.replace(
+            step=state.step + 1,
+            params={**frozen, **optax.apply_updates(trained, updates)},
+            batch_stats=stats,
+            opt_state=opt_state,
+            spread=first,
+        ), {
+            **metrics,
+            "loss": value,
+            "grad_norm": optax.global_norm(grads),
+            "update_norm": optax.global_norm(updates),
+            "spread": jnp.min(jnp.stack(ratios)),
+        }
+
+    return update
+
+
+def _image_keys(key: jax.Array, stream: str, labels: jax.Array) -> jax.Array:
+    """One key an image, by its place in the whole batch: the same on any number of devices."""
+    count = labels.shape[0]
+    places = jax.lax.axis_index(parallel.AXIS) * count + jnp.arange(count)
+    return jax.vmap(jax.random.fold_in, (None, 0))(fold(key, stream), places)
+
+
+def _split(outputs: Outputs, batch: Batch) -> dict[str, Outputs]:
+    """The outputs of the concatenated streams, each stream's own again."""
+    parts, start = {}, 0
+    for name, part in batch.items():
+        stop = start + part["label"].shape[0]
+        parts[name] = jax.tree.map(lambda a, i=start, j=stop: a[i:j], outputs)
+        start = stop
+    return parts
