@@ -30,6 +30,13 @@ def _optimizer(**changes) -> ConfigDict:
     return recipe
 
 
+def pick(scenario: str, scenarios: dict[str, str]) -> str:
+    """The forget classes of a named scenario (``--config=FILE:SCENARIO``)."""
+    if scenario not in scenarios:
+        raise ValueError(f"no scenario {scenario!r}; there are {', '.join(scenarios)}")
+    return scenarios[scenario]
+
+
 def get_config() -> ConfigDict:
     """The locked default configuration."""
     c = ConfigDict()
@@ -54,24 +61,32 @@ def get_config() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.name = "resnet"  # resnet (CIFAR stem)
-    c.model.depth = 10  # 8 10 14 18 20 26 32 34 44 50; the number of stages follows (docs/design.md)
+    c.model.depth = (
+        10  # 8 10 14 18 20 26 32 34 44 50; the number of stages follows (docs/design.md)
+    )
     c.model.width = 16  # channels of the first stage, >= 1; doubled at every further stage
     c.model.dtype = "float32"  # float32 | bfloat16: compute type; parameters stay float32
 
     c.original = ConfigDict()
     c.original.checkpoint = ""  # start from this model (a checkpoint folder) and do not train one
-    c.original.epochs = 12.0  # passes over the training set, > 0; the oracle trains as long on retain
+    c.original.epochs = (
+        12.0  # passes over the training set, > 0; the oracle trains as long on retain
+    )
     c.original.optimizer = _optimizer()
 
     c.modules = ConfigDict()
     c.modules.kind = "conv"  # conv | pool | mlp (docs/method.md)
-    c.modules.epochs = 2.0  # passes over the training set with the backbone frozen, >= 0; 0 = fresh modules
+    c.modules.epochs = (
+        2.0  # passes over the training set with the backbone frozen, >= 0; 0 = fresh modules
+    )
     c.modules.optimizer = _optimizer()
 
     c.unlearn = ConfigDict()
     c.unlearn.steps = 200  # update steps, >= 1
     c.unlearn.batch_norm = "inference"  # inference (statistics frozen) | train
-    c.unlearn.min_spread = 1e-3  # stop if the features' variance falls under this share of its start
+    c.unlearn.min_spread = (
+        1e-3  # stop if the features' variance falls under this share of its start
+    )
     c.unlearn.optimizer = _optimizer(learning_rate=0.01)
 
     c.ec = ConfigDict()

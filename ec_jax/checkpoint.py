@@ -75,7 +75,9 @@ class Checkpoints:
     def cost(self) -> dict[str, float]:
         """What the newest checkpoint's training had cost."""
         step = self.latest_step()
-        return self._manager.restore(step, args=ocp.args.Composite(cost=ocp.args.JsonRestore())).cost
+        return self._manager.restore(
+            step, args=ocp.args.Composite(cost=ocp.args.JsonRestore())
+        ).cost
 
     def close(self) -> None:
         """Ends the manager's threads."""
@@ -141,7 +143,9 @@ def check_model(path: str | Path, expected: Variables) -> None:
         found = _shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
     except Exception as error:
         raise InputError(
-            "original.checkpoint", str(path), f"cannot be read ({type(error).__name__}); is it whole?"
+            "original.checkpoint",
+            str(path),
+            f"cannot be read ({type(error).__name__}); is it whole?",
         ) from error
     wanted = _shapes(expected)
     for name in sorted(wanted.keys() | found.keys()):
@@ -156,8 +160,14 @@ def check_model(path: str | Path, expected: Variables) -> None:
 
 
 def load_model(path: str | Path, like: Variables) -> Variables:
-    """The backbone's {"params", "batch_stats"} under ``path``, on the devices of ``like``."""
-    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    """The backbone's {"params", "batch_stats"} under ``path``.
+
+    Args:
+      path: as for ``find_model``.
+      like: their shapes and types.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    template = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), like)
     return ocp.StandardCheckpointer().restore(find_model(path), template)
 
 

@@ -89,7 +89,7 @@ class Experiment:
         sources.check(data.name, data.data_dir, data.manual_dir)
         self.forget_classes = config_lib.forget_classes(config)
         if config.original.checkpoint:
-            self._check_original()
+            checkpoint.check_model(config.original.checkpoint, self._model_shapes())
         self.data = sources.load(
             data.name,
             data_dir=data.data_dir,
@@ -193,9 +193,7 @@ class Experiment:
             for name, (indices, size) in training.streams.items()
         }
         extras = methods.build(c).prepare(None) if stage == "unlearn" else {}
-        shared = parallel.replicate(
-            {"key": rng.key(c.seed, stage), "extras": extras}, self.mesh
-        )
+        shared = parallel.replicate({"key": rng.key(c.seed, stage), "extras": extras}, self.mesh)
 
         def step_fn(state: TrainState, step: int):
             batch = {}
@@ -249,14 +247,12 @@ class Experiment:
         path = self.workdir / "checkpoints" / MODELS[name]
         if name == "original" and self.config.original.checkpoint:
             path = self.config.original.checkpoint
-        like = jax.eval_shape(
-            lambda: self._backbone_init(self.data.image_shape)
-        )
-        like = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), like)
-        return checkpoint.load_model(path, like)
+        return checkpoint.load_model(path, self._model_shapes())
 
-    def _backbone_init(self, image_shape) -> Variables:
-        variables = self.network(modules=False).init(jax.random.key(0), image_shape)
+    def _model_shapes(self) -> Variables:
+        """Shapes and types of what ``model`` returns; nothing is computed."""
+        network, shape = self.network(modules=False), sources.image_shape(self.config.data.name)
+        variables = jax.eval_shape(lambda: network.init(jax.random.key(0), shape))
         return {c: tree["backbone"] for c, tree in variables.items()}
 
     def _checkpoints(self, stage: str) -> Checkpoints:
@@ -264,11 +260,6 @@ class Experiment:
         return Checkpoints(self.workdir / "checkpoints" / stage, c.every, c.keep)
 
     # Checks.
-
-    def _check_original(self) -> None:
-        shape = sources.image_shape(self.config.data.name)
-        expected = jax.eval_shape(lambda: self._backbone_init(shape))
-        checkpoint.check_model(self.config.original.checkpoint, expected)
 
     def _check_stages(self) -> None:
         """Refuses stages whose forerunners are neither asked for nor there."""

@@ -14,7 +14,10 @@ _STYLES = {
     "oracle": dict(color="#0072B2", marker="s"),
     "unlearned": dict(color="#D55E00", marker="^"),
 }
-_SPLITS = {"forget_test": "forget classes, test images", "retain_test": "retain classes, test images"}
+_SPLITS = {
+    "forget_test": "forget classes, test images",
+    "retain_test": "retain classes, test images",
+}
 
 
 def cka_per_stage(metrics: Mapping[str, Any], path: Path) -> None:

@@ -60,7 +60,9 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
         f"{i} ({n})" if str(i) != n else n
         for i, n in zip(s["forget_classes"], s["forget_names"], strict=True)
     )
-    return f"{s['dataset']}, forgotten: {names}; {s['model']}, method {s['method']}, seed {s['seed']}"
+    return (
+        f"{s['dataset']}, forgotten: {names}; {s['model']}, method {s['method']}, seed {s['seed']}"
+    )
 
 
 def markdown(metrics: Mapping[str, Any]) -> str:
@@ -73,7 +75,9 @@ def markdown(metrics: Mapping[str, Any]) -> str:
     heading = _scenario_line(metrics).replace("|", "\\|").replace("_", "\\_")
     lines = [f"**{heading}**", "", f"| | {' | '.join(MODELS)} | unlearned should be close to |"]
     lines.append("| --- | ---: | ---: | ---: | --- |")
-    lines += [f"| {label} | {' | '.join(cells)} | {goal} |" for label, cells, goal in _rows(metrics)]
+    lines += [
+        f"| {label} | {' | '.join(cells)} | {goal} |" for label, cells, goal in _rows(metrics)
+    ]
     return "\n".join([*lines, "", _cost_line(metrics), ""])
 
 

@@ -8,7 +8,6 @@ import tqdm
 from tensorboardX import SummaryWriter
 
 
-
 class Progress:
     """Progress of one training, on the terminal and as TensorBoard scalars."""
 

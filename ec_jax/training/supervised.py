@@ -16,12 +16,8 @@ def make_loss(points: Sequence[str]) -> Loss:
         del extras, key
         labels = batch[STREAM]["label"]
         logits = outputs[STREAM].logits
-        values = {
-            p: parallel.global_mean(cross_entropy(logits[p], labels)) for p in points
-        }
-        accuracy = parallel.global_mean(
-            (logits[points[-1]].argmax(-1) == labels).astype("float32")
-        )
+        values = {p: parallel.global_mean(cross_entropy(logits[p], labels)) for p in points}
+        accuracy = parallel.global_mean((logits[points[-1]].argmax(-1) == labels).astype("float32"))
         metrics = {f"cross_entropy/{p}": v for p, v in values.items()}
         return sum(values.values()) / len(points), {**metrics, "accuracy": accuracy}
 

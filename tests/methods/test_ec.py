@@ -26,9 +26,7 @@ def outputs_and_batch(seed=0):
     def part(count, labels):
         outputs = Outputs(
             logits={p: jnp.asarray(draw.normal(size=(count, 5)), jnp.float32) for p in POINTS},
-            embeddings={
-                p: jnp.asarray(draw.normal(size=(count, 3)), jnp.float32) for p in POINTS
-            },
+            embeddings={p: jnp.asarray(draw.normal(size=(count, 3)), jnp.float32) for p in POINTS},
         )
         return outputs, {"label": jnp.asarray(draw.choice(labels, count), jnp.int32)}
 
@@ -51,7 +49,9 @@ def by_loops(outputs, batch, weights, lam, tau):
     y_r, y_f = (np.asarray(batch[k]["label"]) for k in ("retain", "forget"))
     for point, weight in weights.items():
         logits = np.asarray(retain.logits[point], np.float64)
-        ce = np.mean([-np.log(np.exp(z[y]) / np.exp(z).sum()) for z, y in zip(logits, y_r, strict=True)])
+        ce = np.mean(
+            [-np.log(np.exp(z[y]) / np.exp(z).sum()) for z, y in zip(logits, y_r, strict=True)]
+        )
         z = np.concatenate([forget.embeddings[point], retain.embeddings[point]]).astype(np.float64)
         z /= np.linalg.norm(z, axis=1, keepdims=True)
         labels = np.concatenate([y_f, y_r])
@@ -59,7 +59,9 @@ def by_loops(outputs, batch, weights, lam, tau):
         for i in range(len(y_f)):
             others = [a for a in range(len(z)) if a != i]
             below = sum(np.exp(z[i] @ z[a] / tau) for a in others)
-            terms = [np.log(np.exp(z[i] @ z[p] / tau) / below) for p in others if labels[p] != labels[i]]
+            terms = [
+                np.log(np.exp(z[i] @ z[p] / tau) / below) for p in others if labels[p] != labels[i]
+            ]
             values.append(-np.mean(terms))
         total += weight * (ce + lam * np.mean(values))
     return total

@@ -68,7 +68,10 @@ def test_batch_statistics_move_only_where_training_is_asked_for(trained):
     net = make()
     variables = net.init(jax.random.key(0), SHAPE)
     _, stats = net.apply(
-        variables, images(), train_backbone=trained == "backbone", train_modules=trained == "modules"
+        variables,
+        images(),
+        train_backbone=trained == "backbone",
+        train_modules=trained == "modules",
     )
     for part, before in variables["batch_stats"].items():
         same = jax.tree.map(lambda a, b: bool((a == b).all()), before, stats[part])

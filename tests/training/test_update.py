@@ -69,7 +69,9 @@ def reference():
 def test_devices_and_maps_agree_after_ten_steps(reference, devices, kind, batch_norm):
     state, history = train(devices, kind, batch_norm, augment="crop+flip")
     expected, expected_history = reference[batch_norm]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, expected.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state.params, expected.params
+    )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
         state.batch_stats,

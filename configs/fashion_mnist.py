@@ -1,0 +1,21 @@
+"""Fashion-MNIST, 12,000 training images, three classes (1, 5, 8) or one (5) forgotten.
+
+Scenarios: ``three`` (trouser, sandal, bag; the default) and ``one`` (sandal).
+
+Command:  python -m ec_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion
+          (--config=configs/fashion_mnist.py:one for the other scenario)
+Measured: not measured yet.
+"""
+
+from configs import default
+
+SCENARIOS = {"three": "1,5,8", "one": "5"}
+
+
+def get_config(scenario: str = "three"):
+    """Fashion-MNIST with a small ResNet."""
+    c = default.get_config()
+    c.data.name = "fashion_mnist"
+    c.data.subset = 12_000
+    c.forget.classes = default.pick(scenario, SCENARIOS)
+    return c

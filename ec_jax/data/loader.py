@@ -1,0 +1,41 @@
+"""The order of the data: a pure function of the seed, the stream's name and the step."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ec_jax import rng
+
+
+class Stream:
+    """An endless stream of shuffled examples, every epoch in a new order.
+
+    Position p of the stream holds example ``p % n`` of epoch ``p // n``; batches run across
+    the ends of epochs, so none is short. No state: any step can be asked for at any time.
+    """
+
+    def __init__(self, indices: Sequence[int], batch_size: int, seed: int, name: str):
+        """``indices`` [n] are what is drawn; ``name`` keeps streams of one seed apart."""
+        self._indices = np.asarray(indices)
+        self._batch_size, self._seed, self._name = batch_size, seed, name
+        self._orders: dict[int, np.ndarray] = {}
+        if not len(self._indices):
+            raise ValueError(f"the stream {name} is empty")
+
+    def batch_indices(self, step: int) -> np.ndarray:
+        """The examples [batch_size] of a step, counted from 0."""
+        places = step * self._batch_size + np.arange(self._batch_size)
+        epochs, within = np.divmod(places, len(self._indices))
+        out = np.empty(self._batch_size, self._indices.dtype)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            out[here] = self._indices[self._order(int(epoch))[within[here]]]
+        return out
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            draw = rng.generator(self._seed, "order", self._name, epoch)
+            # A batch rarely spans more than two epochs; older orders are not needed again.
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
+            self._orders[epoch] = draw.permutation(len(self._indices))
+        return self._orders[epoch]
