@@ -16,15 +16,15 @@ from ml_collections import ConfigDict
 def _optimizer(**changes) -> ConfigDict:
     """One recipe of an optimizer; every training stage has one of its own."""
     recipe = ConfigDict(
-        dict(
-            name="sgd",  # sgd (Nesterov momentum) | adamw
-            learning_rate=0.1,  # peak value, > 0
-            momentum=0.9,  # sgd only, in [0, 1)
-            weight_decay=5e-4,  # >= 0, on kernels only: L2 for sgd, decoupled for adamw
-            schedule="cosine",  # constant | linear | cosine; the last two end at zero
-            warmup_steps=0,  # steps of linear warm-up, >= 0
-            clip=1.0,  # global gradient norm at which gradients are clipped; 0 = off
-        )
+        {
+            "name": "sgd",  # sgd (Nesterov momentum) | adamw
+            "learning_rate": 0.1,  # peak value, > 0
+            "momentum": 0.9,  # sgd only, in [0, 1)
+            "weight_decay": 5e-4,  # >= 0, on kernels only: L2 for sgd, decoupled for adamw
+            "schedule": "cosine",  # constant | linear | cosine; the last two end at zero
+            "warmup_steps": 0,  # steps of linear warm-up, >= 0
+            "clip": 1.0,  # global gradient norm at which gradients are clipped; 0 = off
+        }
     )
     recipe.update(changes)
     return recipe

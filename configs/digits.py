@@ -8,4 +8,5 @@ from configs import default
 
 
 def get_config():
+    """Digits with a small ResNet."""
     return default.get_config()

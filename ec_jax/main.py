@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ec_jax import config as config_lib
@@ -27,6 +27,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's results and che
 
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
+    logging.set_verbosity(logging.WARNING)  # orbax tells of every file at the level of info
     try:
         if len(argv) > 1:
             raise InputError("argument", argv[1], "not understood; flags are written --name=value")

@@ -358,8 +358,9 @@ class Experiment:
 
     def _report(self) -> None:
         metrics = json.loads((self.workdir / "metrics.json").read_text())
-        table.write(metrics, self.workdir / "table.md")
-        plots.cka_per_stage(metrics, self.workdir / "cka.png")
+        for name, write in {"table.md": table.write, "cka.png": plots.cka_per_stage}.items():
+            if not (self.workdir / name).exists():
+                config_lib.write_whole(self.workdir / name, functools.partial(write, metrics))
         print(table.text(metrics), flush=True)
         print(f"Written to {self.workdir}: metrics.json, table.md, cka.png", flush=True)
 

@@ -70,6 +70,9 @@ def test_only_checkpoint_knows_orbax():
 
 
 def test_importing_the_pipeline_imports_neither_tensorflow_nor_torch():
-    code = "import sys, ec_jax.pipeline; print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
+    code = (
+        "import sys, ec_jax.pipeline;"
+        "print([m for m in ('tensorflow', 'torch') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr

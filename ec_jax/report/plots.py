@@ -1,6 +1,5 @@
 """Plots of a run."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from matplotlib.figure import Figure
 
 # Okabe-Ito: told apart with any colour vision; markers tell them apart in grey.
 _STYLES = {
-    "original": dict(color="#555555", marker="o"),
-    "oracle": dict(color="#0072B2", marker="s"),
-    "unlearned": dict(color="#D55E00", marker="^"),
+    "original": {"color": "#555555", "marker": "o"},
+    "oracle": {"color": "#0072B2", "marker": "s"},
+    "unlearned": {"color": "#D55E00", "marker": "^"},
 }
 _SPLITS = {
     "forget_test": "forget classes, test images",
@@ -25,7 +24,7 @@ def cka_per_stage(metrics: Mapping[str, Any], path: Path) -> None:
 
     Args:
       metrics: the contents of ``metrics.json``.
-      path: the PNG; written whole or not at all.
+      path: the PNG.
     """
     points = metrics["scenario"]["points"]
     figure = Figure(figsize=(9, 6.4), layout="constrained")
@@ -52,6 +51,4 @@ def cka_per_stage(metrics: Mapping[str, Any], path: Path) -> None:
         "On forget images the unlearned model should follow the oracle.",
         fontsize=11,
     )
-    part = path.with_suffix(".part")
-    figure.savefig(part, dpi=120, format="png")
-    os.replace(part, path)
+    figure.savefig(path, dpi=120, format="png")

@@ -1,6 +1,5 @@
 """The result as a table: original, oracle and unlearned side by side."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,5 @@ def text(metrics: Mapping[str, Any]) -> str:
 
 
 def write(metrics: Mapping[str, Any], path: Path) -> None:
-    """Writes the Markdown table, whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(markdown(metrics), encoding="utf-8")
-    os.replace(part, path)
+    """Writes the Markdown table."""
+    path.write_text(markdown(metrics), encoding="utf-8")

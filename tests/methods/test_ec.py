@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs import default
 from jax.sharding import PartitionSpec
 
+from configs import default
 from ec_jax import methods, parallel
 from ec_jax.methods.ec import layer_weights
 from ec_jax.models.network import Outputs

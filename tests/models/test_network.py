@@ -14,7 +14,7 @@ SHAPE = (8, 8, 3)
 
 
 def make(depth=10, width=4, dtype="float32", kind="conv"):
-    model = ConfigDict(dict(name="resnet", depth=depth, width=width, dtype=dtype))
+    model = ConfigDict({"name": "resnet", "depth": depth, "width": width, "dtype": dtype})
     return build(model, 5, module_kind=kind)
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from configs import default
 
+from configs import default
 from ec_jax import methods, parallel, rng
 from ec_jax.models.network import build
 from ec_jax.training import supervised
