@@ -140,15 +140,17 @@ def check_model(path: str | Path, expected: Variables) -> None:
     folder = find_model(path)
     try:
         metadata = ocp.StandardCheckpointer().metadata(folder).item_metadata
-        found = _shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
+        found = shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
     except Exception as error:
         raise InputError(
             "original.checkpoint",
             str(path),
             f"cannot be read ({type(error).__name__}); is it whole?",
         ) from error
-    wanted = _shapes(expected)
-    for name in sorted(wanted.keys() | found.keys()):
+    wanted = shapes(expected)
+    # Parameters first: BatchNorm's statistics differ only where they do.
+    names = sorted(wanted.keys() | found.keys(), key=lambda n: (not n.startswith("params"), n))
+    for name in names:
         here, there = found.get(name, "nothing"), wanted.get(name, "nothing")
         if here != there:
             raise InputError(
@@ -171,7 +173,8 @@ def load_model(path: str | Path, like: Variables) -> Variables:
     return ocp.StandardCheckpointer().restore(find_model(path), template)
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of every array of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
     return {
         "/".join(str(getattr(k, "key", k)) for k in keys): tuple(leaf.shape)

@@ -27,7 +27,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's results and che
 
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
-    logging.set_verbosity(logging.WARNING)  # orbax tells of every file at the level of info
+    logging.set_verbosity(logging.ERROR)  # orbax tells of every file that it opens
     try:
         if len(argv) > 1:
             raise InputError("argument", argv[1], "not understood; flags are written --name=value")

@@ -89,10 +89,11 @@ def _look(name: str, unseen: dict, min_spread: float) -> dict[str, float]:
                     f"{name}: step {step + 1}: {key} is {metrics[key]}; lower the learning rate "
                     f"or clip gradients ({name}.optimizer); the last good checkpoint is kept"
                 )
-        if not metrics["spread"] >= min_spread:
+        spread = metrics["spread"]
+        if not spread >= min_spread:
             raise TrainingError(
-                f"{name}: step {step + 1}: the features collapsed (variance "
-                f"{metrics["spread"]:.1e} of its start, allowed {min_spread:.1e}); lower the "
-                f"learning rate or weight decay ({name}.optimizer); the last good checkpoint is kept"
+                f"{name}: step {step + 1}: the features collapsed (variance {spread:.1e} of its "
+                f"start, allowed {min_spread:.1e}); lower the learning rate or weight decay "
+                f"({name}.optimizer); the last good checkpoint is kept"
             )
     return metrics

@@ -1,0 +1,214 @@
+"""The whole experiment on digits: what it leaves, and that a second start does nothing anew."""
+
+import json
+
+import numpy as np
+import pytest
+from configs import digits
+from PIL import Image
+
+from ec_jax import checkpoint
+from ec_jax.errors import InputError, TrainingError
+from ec_jax.evaluation.cka import linear_cka
+from ec_jax.pipeline import Experiment
+
+SPLITS = ("forget_train", "retain_train", "forget_test", "retain_test")
+
+
+def small(**overrides):
+    """Digits at a size of seconds; ``a__b=1`` sets ``config.a.b``."""
+    c = digits.get_config().unlock()
+    c.model.width = 4
+    c.original.epochs = 3.0
+    c.modules.epochs = 1.0
+    c.unlearn.steps = 12
+    c.checkpoint.every = 5
+    c.parallel.devices = 1  # several: tests/training/test_update.py
+    for path, value in overrides.items():
+        *groups, field = path.split("__")
+        group = c
+        for name in groups:
+            group = group[name]
+        group[field] = value
+    return c.lock()
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "digits"
+    Experiment(small(), folder).run()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def metrics(workdir):
+    return json.loads((workdir / "metrics.json").read_text())
+
+
+def test_metrics_have_schema_scenario_models_and_cost(metrics):
+    assert metrics["schema"] == 1
+    assert set(metrics) == {"schema", "scenario", "models", "cost"}
+    assert set(metrics["models"]) == {"original", "oracle", "unlearned"}
+    assert metrics["scenario"]["forget_classes"] == [3]
+    assert metrics["scenario"]["dataset"] == "digits"
+    assert sum(metrics["scenario"]["images"].values()) == 1797
+    for stage in ("original", "oracle", "modules", "unlearn"):
+        assert set(metrics["cost"][stage]) == {"seconds", "steps", "images"}
+    assert metrics["cost"]["unlearn"]["steps"] == 12
+    assert metrics["cost"]["unlearn"]["images"] == 12 * (
+        small().data.retain_batch_size + small().data.forget_batch_size
+    )
+
+
+def test_every_model_has_every_number(metrics):
+    keys = {f"accuracy/{s}" for s in SPLITS}
+    for split in SPLITS:
+        for point in metrics["scenario"]["points"]:
+            keys |= {f"cka_to_{r}/{split}/{point}" for r in ("original", "oracle")}
+            keys |= {f"cka_unbiased_to_{r}/{split}/{point}" for r in ("original", "oracle")}
+            keys.add(f"variance/{split}/{point}")
+    for split in ("forget_test", "retain_test"):
+        keys |= {f"knn/{split}/{p}" for p in metrics["scenario"]["points"]}
+    for name, values in metrics["models"].items():
+        assert set(values) == keys, name
+        assert np.isfinite(list(values.values())).all()
+
+
+def test_similarity_to_itself_is_one_and_accuracies_are_percent(metrics):
+    for split in SPLITS:
+        for model in ("original", "oracle"):
+            key = f"cka_to_{model}/{split}/stage4"
+            assert metrics["models"][model][key] == pytest.approx(1, abs=1e-5)
+    assert metrics["models"]["original"]["accuracy/retain_train"] > 50
+    assert metrics["models"]["oracle"]["accuracy/forget_train"] == 0
+
+
+def test_metrics_are_those_of_the_checkpoints(workdir, metrics):
+    """Accuracy and CKA again from the delivered parameters, without the pipeline's evaluation."""
+    experiment = Experiment(small(), workdir)
+    network = experiment.network(modules=False)
+    rows = experiment.splits["retain_test"]
+    images = experiment.data.test_images[rows].astype(np.float32) / 255
+    normalised = (images - experiment.mean) / experiment.std
+    found = {}
+    for name in ("original", "unlearned"):
+        tree = experiment.model(name)
+        found[name] = network.activations({k: {"backbone": v} for k, v in tree.items()}, normalised)
+    maps, logits = found["unlearned"]
+    accuracy = 100 * np.mean(np.argmax(logits, -1) == experiment.data.test_labels[rows])
+    assert metrics["models"]["unlearned"]["accuracy/retain_test"] == pytest.approx(accuracy)
+    for point in network.points:
+        cka = linear_cka(maps[point].mean((1, 2)), found["original"][0][point].mean((1, 2)))
+        key = f"cka_to_original/retain_test/{point}"
+        assert metrics["models"]["unlearned"][key] == pytest.approx(float(cka), abs=1e-4)
+
+
+def test_the_run_leaves_config_table_plot_and_scalars(workdir):
+    assert json.loads((workdir / "config.json").read_text())["unlearn"]["steps"] == 12
+    table = (workdir / "table.md").read_text()
+    for word in ("original", "oracle", "unlearned", "CKA to original, forget, test, stage4"):
+        assert word in table
+    with Image.open(workdir / "cka.png") as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 400
+    for stage in ("original", "oracle", "modules", "unlearn"):
+        assert list((workdir / "tensorboard" / stage).glob("events*"))
+    assert not list(workdir.rglob("*.part"))
+    assert not list(workdir.rglob("*tmp*"))
+
+
+def test_a_second_start_changes_no_file(workdir, capsys):
+    def stamps():
+        return {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.name != "config.json"}
+
+    before = {p: s for p, s in stamps().items() if p.is_file()}
+    Experiment(small(), workdir).run()
+    after = {p: s for p, s in stamps().items() if p.is_file()}
+    assert after == before
+    shown = capsys.readouterr().out
+    assert "step " not in shown
+    assert "unlearn: done" in shown
+    assert "CKA to original" in shown
+
+
+def test_stages_can_be_picked_and_an_original_brought_along(workdir, tmp_path, metrics):
+    original = str(workdir / "checkpoints" / "original")
+    config = small(original__checkpoint=original, stages="oracle,modules,unlearn")
+    Experiment(config, tmp_path / "a").run()
+    assert not (tmp_path / "a" / "metrics.json").exists()
+    assert not (tmp_path / "a" / "checkpoints" / "original").exists()
+    Experiment(small(original__checkpoint=original, stages="evaluate,report"), tmp_path / "a").run()
+    again = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert again["models"] == metrics["models"]
+    assert again["cost"]["original"] is None
+
+
+def test_stages_whose_forerunners_are_missing_are_refused(tmp_path):
+    with pytest.raises(InputError, match="unlearn needs original"):
+        Experiment(small(stages="unlearn"), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_its_first_parameter(workdir, tmp_path):
+    original = str(workdir / "checkpoints" / "original")
+    with pytest.raises(InputError, match=r"params/head/kernel is \(32, 10\) there and \(64, 10\)"):
+        Experiment(small(original__checkpoint=original, model__width=8), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_delivered_models_have_the_originals_parameters_and_no_modules(workdir):
+    shapes = [
+        checkpoint.shapes(Experiment(small(), workdir).model(name))
+        for name in ("original", "oracle", "unlearned")
+    ]
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert not any("modules" in name for name in shapes[0])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"unlearn__optimizer__learning_rate": 1e20, "unlearn__optimizer__clip": 0.0}, "is (nan|inf)"),
+        ({"unlearn__optimizer__weight_decay": 60.0, "unlearn__optimizer__clip": 0.0}, "collapsed"),
+    ],
+)
+def test_a_run_that_goes_bad_stops_and_keeps_its_last_good_checkpoint(
+    workdir, tmp_path, overrides, message
+):
+    settings = {
+        "original__checkpoint": str(workdir / "checkpoints" / "original"),
+        "stages": "modules,unlearn",
+        "checkpoint__every": 1,
+        "checkpoint__keep": 20,
+        **overrides,
+    }
+    with pytest.raises(TrainingError, match=rf"unlearn: step \d+: .*{message}"):
+        Experiment(small(**settings), tmp_path / "bad").run()
+    folder = tmp_path / "bad" / "checkpoints" / "unlearn"
+    kept = checkpoint.Checkpoints(folder).latest_step()
+    assert kept is not None
+    assert kept < 12
+    good = checkpoint.load_model(folder, Experiment(small(), workdir).model("original"))
+    assert all(np.isfinite(a).all() for a in np.concatenate([[x.sum()] for x in _leaves(good)]))
+
+
+def _leaves(tree):
+    import jax
+
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"modules__kind": "pool", "ec__weights": "linear", "data__augment": "crop"},
+        {"modules__kind": "mlp", "ec__points": "stage2,stage4", "unlearn__batch_norm": "train"},
+        {"parallel__map": "pmap", "modules__epochs": 0.0, "evaluation__features": "map"},
+        {"model__depth": 8, "forget__classes": "random:3", "ec__candidates": "forget"},
+    ],
+    ids=lambda o: "-".join(o),
+)
+def test_other_settings_run_from_end_to_end(tmp_path, overrides):
+    Experiment(small(original__epochs=1.0, unlearn__steps=2, **overrides), tmp_path / "run").run()
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert np.isfinite(list(metrics["models"]["unlearned"].values())).all()
