@@ -94,7 +94,7 @@ def get_config() -> ConfigDict:
     c.ec.weights = "uniform"  # uniform | linear | reversed | comma list, one number a point
     c.ec.weights_sum = 1.0  # the weights are scaled to this sum, > 0
     c.ec["lambda"] = 1.0  # weight of forgetting against retaining, >= 0
-    c.ec.temperature = 0.5  # tau of the contrastive loss, > 0
+    c.ec.temperature = 0.2  # tau of the contrastive loss, > 0
     c.ec.candidates = "both"  # forget | retain | both
 
     c.evaluation = ConfigDict()

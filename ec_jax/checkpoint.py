@@ -60,8 +60,11 @@ class Checkpoints:
         )
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, float]]:
-        """The newest checkpoint, with the shapes, types and devices of ``like``."""
-        model, rest = jax.tree.map(ocp.utils.to_shape_dtype_struct, _take_apart(like))
+        """The newest checkpoint, with the shapes, types and devices of ``like``.
+
+        The leaves of ``like`` are arrays, or shapes alone: those are put on the first device.
+        """
+        model, rest = jax.tree.map(_template, _take_apart(like))
         found = self._manager.restore(
             self.latest_step(),
             args=ocp.args.Composite(
@@ -168,9 +171,12 @@ def load_model(path: str | Path, like: Variables) -> Variables:
       path: as for ``find_model``.
       like: their shapes and types.
     """
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    template = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=here), like)
-    return ocp.StandardCheckpointer().restore(find_model(path), template)
+    return ocp.StandardCheckpointer().restore(find_model(path), jax.tree.map(_template, like))
+
+
+def _template(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

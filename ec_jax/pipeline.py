@@ -209,22 +209,29 @@ class Experiment:
 
     def _start(self, stage: str, network: Network) -> Variables:
         """The variables at step 0 of a training."""
-        key = rng.key(self.config.seed, stage, "init")
-        variables = jax.jit(network.init, static_argnums=1)(key, self.data.image_shape)
-        if stage in ("original", "oracle"):
-            return variables
-        model = self.model("original")
-        for collection, tree in model.items():
-            variables[collection]["backbone"] = tree
         if stage == "unlearn":
-            like = create(
-                network, variables, make_optimizer(self.config.modules.optimizer, 1), ("modules",)
-            )
-            checkpoints = self._checkpoints("modules")
-            pretrained, _ = checkpoints.restore(like)
-            checkpoints.close()
-            variables = {"params": pretrained.params, "batch_stats": pretrained.batch_stats}
+            return self._pretrained(network)
+        key = rng.key(self.config.seed, stage, "init")
+        variables = _init(network, key, self.data.image_shape)
+        if stage == "modules":
+            for collection, tree in self.model("original").items():
+                variables[collection]["backbone"] = tree
         return variables
+
+    def _pretrained(self, network: Network) -> Variables:
+        """What the stage `modules` left: the original backbone with its modules."""
+        optimizer = make_optimizer(self.config.modules.optimizer, 1)
+
+        def start():
+            variables = network.init(jax.random.key(0), self.data.image_shape)
+            return create(network, variables, optimizer, ("modules",))
+
+        checkpoints = self._checkpoints("modules")
+        try:
+            state, _ = checkpoints.restore(jax.eval_shape(start))
+        finally:
+            checkpoints.close()
+        return {"params": state.params, "batch_stats": state.batch_stats}
 
     # Models.
 
@@ -363,6 +370,10 @@ class Experiment:
                 config_lib.write_whole(self.workdir / name, functools.partial(write, metrics))
         print(table.text(metrics), flush=True)
         print(f"Written to {self.workdir}: metrics.json, table.md, cka.png", flush=True)
+
+
+# Compiled once for the trainings that start from the same network.
+_init = jax.jit(lambda network, key, shape: network.init(key, shape), static_argnums=(0, 2))
 
 
 def _steps(epochs: float, examples: int, batch_size: int) -> int:

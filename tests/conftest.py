@@ -1,9 +1,14 @@
 """Strict numerics and eight virtual CPU devices for every test."""
 
 import os
+from pathlib import Path
 
 # Before JAX starts, and for the command-line runs of the tests too.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of a small run is compilation; one cache serves all tests and their subprocesses.
+CACHE = Path(__file__).parent.parent / ".pytest_cache" / "xla"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import pytest
