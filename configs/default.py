@@ -87,14 +87,14 @@ def get_config() -> ConfigDict:
     c.unlearn.min_spread = (
         1e-3  # stop if the features' variance falls under this share of its start
     )
-    c.unlearn.optimizer = _optimizer(learning_rate=0.01)
+    c.unlearn.optimizer = _optimizer(learning_rate=0.02)
 
     c.ec = ConfigDict()
     c.ec.points = "all"  # all, or a comma list of the model's points (stage1,stage2,...)
     c.ec.weights = "uniform"  # uniform | linear | reversed | comma list, one number a point
     c.ec.weights_sum = 1.0  # the weights are scaled to this sum, > 0
     c.ec["lambda"] = 1.0  # weight of forgetting against retaining, >= 0
-    c.ec.temperature = 0.2  # tau of the contrastive loss, > 0
+    c.ec.temperature = 0.1  # tau of the contrastive loss, > 0
     c.ec.candidates = "both"  # forget | retain | both
 
     c.evaluation = ConfigDict()

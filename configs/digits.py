@@ -8,9 +8,9 @@ from configs import default
 
 
 def get_config():
-    """Digits with a small ResNet; a run takes about a minute."""
+    """Digits with a small ResNet; a run takes one to two minutes."""
     c = default.get_config()
     c.data.batch_size = 64
-    c.original.epochs = 30.0
-    c.unlearn.steps = 120
+    c.original.epochs = 60.0
+    c.unlearn.steps = 240
     return c
