@@ -8,6 +8,7 @@ import difflib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,22 +29,30 @@ class _Number:
     high: float = math.inf
     closed: bool = True
     below: bool = False  # high itself is not allowed
+    integer: bool = False
 
     def check(self, field: str, value: Any) -> None:
-        inside = value >= self.low if self.closed else value > self.low
-        inside &= value < self.high if self.below else value <= self.high
-        if not inside or not math.isfinite(value):
-            raise InputError(field, value, f"give a number {self}")
+        kinds = int if self.integer else (int, float)
+        # To Python a bool is an int; to a reader it is not a number.
+        if not isinstance(value, kinds) or isinstance(value, bool) or not self._holds(value):
+            raise InputError(field, value, f"give {self}")
+
+    def _holds(self, value: float) -> bool:
+        above = value >= self.low if self.closed else value > self.low
+        under = value < self.high if self.below or math.isinf(self.high) else value <= self.high
+        return above and under  # NaN and infinity are neither
 
     def __str__(self) -> str:
-        low = f"{'>=' if self.closed else '>'} {self.low:g}"
-        if math.isinf(self.high):
-            return low
-        return f"{low} and {'<' if self.below else '<='} {self.high:g}"
+        kind = "an integer" if self.integer else "a number"
+        low = f"{kind} {'>=' if self.closed else '>'} {self.low}"
+        return (
+            low if math.isinf(self.high) else f"{low} and {'<' if self.below else '<='} {self.high}"
+        )
 
 
-_AT_LEAST_0, _AT_LEAST_1, _ABOVE_0 = _Number(0), _Number(1), _Number(0, closed=False)
-_SEED = _Number(0, 2**31 - 1)
+_INT32 = 2**31 - 1  # steps and seeds are 32-bit in JAX
+_COUNT, _COUNT_OR_0 = (_Number(low, _INT32, integer=True) for low in (1, 0))
+_AT_LEAST_0, _ABOVE_0 = _Number(0), _Number(0, closed=False)
 
 
 def _optimizer_rules() -> dict[str, Any]:
@@ -53,7 +62,7 @@ def _optimizer_rules() -> dict[str, Any]:
         "momentum": _Number(0, 1, below=True),
         "weight_decay": _AT_LEAST_0,
         "schedule": ("constant", "linear", "cosine"),
-        "warmup_steps": _AT_LEAST_0,
+        "warmup_steps": _COUNT_OR_0,
         "clip": _AT_LEAST_0,
     }
 
@@ -64,47 +73,47 @@ def _method_names() -> tuple[str, ...]:
 
 
 def _rules() -> dict[str, Any]:
-    """{field: choices, a range, or None where a check of its own follows}."""
+    """{field: choices, a range, or str where a check of its own follows}."""
     rules = {
-        "seed": _SEED,
-        "stages": None,
+        "seed": _COUNT_OR_0,
+        "stages": str,
         "method": _method_names(),
-        "data.name": None,
-        "data.data_dir": None,
-        "data.manual_dir": None,
-        "data.subset": _AT_LEAST_0,
+        "data.name": str,
+        "data.data_dir": str,
+        "data.manual_dir": str,
+        "data.subset": _COUNT_OR_0,
         "data.augment": ("none", "flip", "crop", "crop+flip"),
-        "data.batch_size": _AT_LEAST_1,
-        "data.retain_batch_size": _AT_LEAST_1,
-        "data.forget_batch_size": _AT_LEAST_1,
-        "data.eval_batch_size": _AT_LEAST_1,
-        "forget.classes": None,
-        "forget.seed": _SEED,
+        "data.batch_size": _COUNT,
+        "data.retain_batch_size": _COUNT,
+        "data.forget_batch_size": _COUNT,
+        "data.eval_batch_size": _COUNT,
+        "forget.classes": str,
+        "forget.seed": _COUNT_OR_0,
         "model.name": ("resnet",),
         "model.depth": tuple(_DEPTHS),
-        "model.width": _AT_LEAST_1,
+        "model.width": _COUNT,
         "model.dtype": ("float32", "bfloat16"),
-        "original.checkpoint": None,
+        "original.checkpoint": str,
         "original.epochs": _ABOVE_0,
         "modules.kind": ("conv", "pool", "mlp"),
         "modules.epochs": _AT_LEAST_0,
-        "unlearn.steps": _AT_LEAST_1,
+        "unlearn.steps": _COUNT,
         "unlearn.batch_norm": ("inference", "train"),
         "unlearn.min_spread": _Number(0, 1, below=True),
-        "ec.points": None,
-        "ec.weights": None,
+        "ec.points": str,
+        "ec.weights": str,
         "ec.weights_sum": _ABOVE_0,
         "ec.lambda": _AT_LEAST_0,
         "ec.temperature": _ABOVE_0,
         "ec.candidates": ("forget", "retain", "both"),
         "evaluation.features": ("gap", "map"),
-        "evaluation.cka_batch_size": _Number(4),
-        "evaluation.neighbors": _AT_LEAST_1,
+        "evaluation.cka_batch_size": _Number(4, _INT32, integer=True),
+        "evaluation.neighbors": _COUNT,
         "parallel.map": ("shard_map", "pmap"),
-        "parallel.devices": _AT_LEAST_0,
-        "checkpoint.every": _AT_LEAST_1,
-        "checkpoint.keep": _AT_LEAST_1,
-        "report.log_every": _AT_LEAST_1,
+        "parallel.devices": _COUNT_OR_0,
+        "checkpoint.every": _COUNT,
+        "checkpoint.keep": _COUNT,
+        "report.log_every": _COUNT,
     }
     for group in ("original", "modules", "unlearn"):
         rules |= {f"{group}.optimizer.{k}": v for k, v in _optimizer_rules().items()}
@@ -117,28 +126,13 @@ def validate(config: Any) -> None:
     Raises:
       InputError: names the first field that cannot work, its value and the remedy.
     """
-    values = flatten(config)
-    rules = _rules()
-    for field in (*rules, *values):
-        if field not in values or field not in rules:
-            near = nearest(field, rules)
-            raise InputError(
-                field,
-                values.get(field),
-                f"the schema has no such field; {near}"
-                if field not in rules
-                else "the config lacks this field",
-            )
-    for field, rule in rules.items():
-        if isinstance(rule, _Number):
-            rule.check(field, values[field])
-        elif rule is not None:
-            _check_choice(field, values[field], rule)
+    _check_fields(flatten(config))
     stage_names(config)
     _check_points(config)
     from ec_jax.data import sources
 
     sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
+    _check_subset(config, len(sources.class_names(config.data.name)))
     chosen = forget_classes(config)
     if config.ec.candidates == "forget" and len(chosen) == 1:
         raise InputError(
@@ -151,8 +145,39 @@ def validate(config: Any) -> None:
         check_batches(config, config.parallel.devices)
 
 
+def _check_fields(values: dict[str, Any]) -> None:
+    """Each field alone: it exists, and its value has the type and the range it must have."""
+    rules = _rules()
+    for field, value in values.items():
+        if field not in rules:
+            raise InputError(field, value, f"no such field; {nearest(field, rules)}")
+    for field, rule in rules.items():
+        if field not in values:
+            raise InputError(field, None, "the config lacks this field; see configs/default.py")
+        value = values[field]
+        if isinstance(rule, _Number):
+            rule.check(field, value)
+        elif rule is not str:
+            _check_choice(field, value, rule)
+        elif not isinstance(value, str):
+            raise InputError(field, value, "give text")
+
+
+def _check_subset(config: Any, classes: int) -> None:
+    """A subset has images of every class, and as many as are asked for elsewhere."""
+    subset, neighbors = config.data.subset, config.evaluation.neighbors
+    if 0 < subset < classes:
+        raise InputError(
+            "data.subset", subset, f"leaves classes without an image; at least {classes}, or 0"
+        )
+    if 0 < subset < neighbors:
+        raise InputError(
+            "evaluation.neighbors", neighbors, f"data.subset keeps {subset} images; at most that"
+        )
+
+
 def _check_choice(field: str, value: Any, choices: Sequence[Any]) -> None:
-    if value in choices:
+    if value in choices and not isinstance(value, bool):
         return
     listed = ", ".join(map(str, choices))
     if isinstance(value, str):
@@ -194,32 +219,37 @@ def forget_classes(config: Any) -> tuple[int, ...]:
 
 
 def _check_points(config: Any) -> None:
-    """Points that the model has, and one weight for each of them."""
+    """Points that the model has, in its order, and one weight for each of them."""
     points = [f"stage{i + 1}" for i in range(_DEPTHS[config.model.depth])]
     spec = config.ec.points
-    chosen = points if spec == "all" else [p.strip() for p in spec.split(",")]
+    # Blanks are not stripped: the method would look for a point of that name.
+    chosen = points if spec == "all" else spec.split(",")
     for point in chosen:
         if point not in points:
+            listed = ",".join(points)
             raise InputError(
-                "ec.points",
-                spec,
-                f"the model has no point {point!r}; all, or of {','.join(points)}",
+                "ec.points", spec, f"the model has no point {point!r}; all, or of {listed}"
             )
-    if len(set(chosen)) != len(chosen):
-        raise InputError("ec.points", spec, "names a point twice")
-    weights = config.ec.weights
-    if weights in ("uniform", "linear", "reversed"):
+    ordered = [p for p in points if p in chosen]
+    if chosen != ordered:  # a list of weights would go with other points than it stands beside
+        raise InputError(
+            "ec.points", spec, f"name each point once, in the model's order: {','.join(ordered)}"
+        )
+    _check_weights(config.ec.weights, len(chosen))
+
+
+def _check_weights(spec: str, count: int) -> None:
+    if spec in ("uniform", "linear", "reversed"):
         return
     try:
-        numbers = [float(w) for w in weights.split(",")]
+        numbers = [float(w) for w in spec.split(",")]
     except ValueError:
         numbers = []
-    usable = all(0 <= n < math.inf for n in numbers) and sum(numbers) > 0
-    if len(numbers) != len(chosen) or not usable:
+    if len(numbers) != count or not all(n >= 0 for n in numbers) or not 0 < sum(numbers) < math.inf:
         raise InputError(
             "ec.weights",
-            weights,
-            f"uniform, linear, reversed, or {len(chosen)} numbers separated by commas, none "
+            spec,
+            f"uniform, linear, reversed, or {count} finite numbers separated by commas, none "
             "negative and not all zero",
         )
 
@@ -264,21 +294,41 @@ def check_workdir(config: Any, workdir: str | Path) -> None:
       InputError: names the folder and the reason, or the first fields that differ.
     """
     workdir = Path(workdir).absolute()
-    ancestor = next(p for p in (workdir, *workdir.parents) if p.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
-        raise InputError("workdir", str(workdir), f"cannot be written: {ancestor}; choose another")
-    if not workdir.exists() or not any(workdir.iterdir()):
+    path, part = workdir / "config.json", _part(workdir / "config.json")
+    # All that a run leaves which was killed while it wrote its first file.
+    if _contents(workdir) <= {part.name}:
         return
-    path = workdir / "config.json"
     if not path.is_file():
         raise InputError("workdir", str(workdir), "holds other files; choose an empty folder")
     try:
-        found = flatten(json.loads(path.read_text(encoding="utf-8")))
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError("not an object")
     except (ValueError, TypeError, OSError) as error:
         raise InputError(
             "workdir", str(workdir), "its config.json cannot be read; choose another folder"
         ) from error
-    _check_same(found, flatten(resolved(config)), workdir)
+    _check_same(flatten(found), flatten(resolved(config)), workdir)
+
+
+def _contents(workdir: Path) -> set[str]:
+    """The names in a workdir; none where it is still to be made.
+
+    Raises:
+      InputError: nothing can be written there.
+    """
+    place = workdir
+    try:
+        place = next(p for p in (workdir, *workdir.parents) if p.exists())
+        # By doing it: permission bits say nothing of special and read-only file systems.
+        tempfile.TemporaryDirectory(dir=place, prefix=".ec_jax-").cleanup()
+        return {p.name for p in workdir.iterdir()} if place == workdir else set()
+    except OSError as error:
+        raise InputError(
+            "workdir",
+            str(workdir),
+            f"cannot be written ({place}: {error.strerror}); choose another folder",
+        ) from error
 
 
 def _check_same(found: dict, wanted: dict, workdir: Path) -> None:
@@ -309,6 +359,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls ``write`` on a temporary name and renames the file when it is complete."""
-    part = path.with_name(path.name + ".part")
+    part = _part(path)
     write(part)
     os.replace(part, path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")

@@ -4,16 +4,18 @@ Exit status: 0 done, 2 input that cannot be used, 3 training that could not go o
 130 interrupted. A mistake is answered with one line on stderr.
 """
 
-import difflib
 import os
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from ec_jax import config as config_lib
+from ec_jax.config import nearest
 from ec_jax.errors import InputError, TrainingError
 
 # Config files import one another as `configs.NAME`, from whatever folder they are started.
@@ -23,6 +25,8 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file with get_config(), e.g. configs/digits.py.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's results and checkpoints go.")
+_HELP = {"help", "helpshort", "helpfull", "helpxml", "?"}
+_PARSERS = {int: (flags.IntegerParser(), "an integer"), float: (flags.FloatParser(), "a number")}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,12 +39,12 @@ def main(argv: Sequence[str]) -> None:
             raise InputError(
                 "--workdir", _WORKDIR.value, "give a folder, e.g. --workdir=runs/digits"
             )
-        config = _CONFIG.value
+        config, workdir = _CONFIG.value, os.path.expanduser(_WORKDIR.value)
         config_lib.validate(config)
-        config_lib.check_workdir(config, _WORKDIR.value)
+        config_lib.check_workdir(config, workdir)
         from ec_jax.pipeline import Experiment  # JAX is imported only for input that can work
 
-        Experiment(config, _WORKDIR.value).run()
+        Experiment(config, workdir).run()
     except InputError as error:
         _end(2, str(error))
     except TrainingError as error:
@@ -51,56 +55,76 @@ def main(argv: Sequence[str]) -> None:
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, answering mistakes with one line and exit status 2."""
-    if not any(a.split("=")[0].lstrip("-") in ("config", "help", "helpfull") for a in argv[1:]):
-        _end(2, "--config: missing; give a file, e.g. --config=configs/digits.py")
     try:
-        for argument in argv[1:]:
-            _check_config_file(argument)
+        given = _given(flags.FLAGS.read_flags_from_files(list(argv)))
+        if not _HELP & given.keys():
+            _check(given)
         return flags.FLAGS(list(argv))
-    except InputError as error:
-        _end(2, str(error))
+    except SystemExit:  # of --help
+        sys.exit(0)
     except flags.UnrecognizedFlagError as error:
-        _end(2, _unknown_flag(error.flagname))
-    except (AttributeError, KeyError) as error:
-        _end(2, _unknown_field(argv, error))
-    except Exception as error:  # whatever a config file raises, and values of a wrong type
-        _end(2, " ".join(f"{error}".split()))
+        near = nearest(error.flagname, ("config", "workdir"))
+        remedy = f"no such flag; {near} fields of the config are --config.FIELD=VALUE"
+        _end(2, str(InputError(f"--{error.flagname}", given[error.flagname], remedy)))
+    except Exception as error:  # what else absl and ml_collections find wrong
+        _end(2, str(error))
 
 
-def _check_config_file(argument: str) -> None:
-    name, _, value = argument.lstrip("-").partition("=")
-    path = Path(value.partition(":")[0])
-    if name != "config" or path.is_file():
-        return
-    near = difflib.get_close_matches(str(path), map(str, path.parent.glob("*.py")), 1, 0.0)
-    hint = f"did you mean {near[0]}?" if near else "give a file, e.g. configs/digits.py"
-    raise InputError("--config", value, f"no such file; {hint}")
+def _given(arguments: Sequence[str]) -> dict[str, str | None]:
+    """{flag: value} as written, in either form: ``--name=value`` and ``--name value``."""
+    found = {}
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-"):
+            found[name] = value if equals else following
+    return found
 
 
-def _unknown_flag(name: str) -> str:
-    if not name.startswith("config."):
-        near = config_lib.nearest(name, ["config", "workdir"])
-        return f"--{name}: no such flag; {near} fields of the config are --config.FIELD=VALUE"
-    return _nearest_field(name.removeprefix("config."))
+def _check(given: dict[str, str | None]) -> None:
+    """Refuses what absl and ml_collections answer with a traceback or without a remedy."""
+    if not given.get("config"):
+        raise InputError("--config", given.get("config"), "give a file, e.g. configs/digits.py")
+    defaults = config_lib.flatten(_load(given["config"]))
+    names = [name.removeprefix("no") for name in given]
+    for name, value in zip(names, given.values(), strict=True):
+        if not name.startswith("config."):
+            continue
+        if names.index(name) < names.index("config"):
+            raise InputError(f"--{name}", value, "give it after --config=FILE, which it changes")
+        _check_override(name.removeprefix("config."), value, defaults)
 
 
-def _unknown_field(argv: Sequence[str], error: Exception) -> str:
-    for argument in argv:
-        name = argument.lstrip("-").partition("=")[0]
-        if name.startswith("config.") and name.removeprefix("config.") not in _fields():
-            return _nearest_field(name.removeprefix("config."))
-    return " ".join(f"--config: {error}".split())
+def _check_override(field: str, value: str | None, defaults: dict[str, Any]) -> None:
+    if field not in defaults:
+        inside = [f for f in defaults if f.startswith(f"{field}.")]
+        near = f"set one of {', '.join(inside)}" if inside else nearest(field, defaults)
+        raise InputError(field, value, f"no such field; {near}")
+    parser, kind = _PARSERS.get(type(defaults[field]), (flags.ArgumentParser(), "a value"))
+    try:
+        parser.parse(value)
+    except (TypeError, ValueError):
+        raise InputError(field, value, f"give {kind}, as in --config.{field}=VALUE") from None
 
 
-def _nearest_field(field: str) -> str:
-    near = difflib.get_close_matches(field, list(_fields()), 1, 0.0)[0]
-    return f"--config.{field}: no such field; did you mean {near}?"
-
-
-def _fields() -> dict:
-    from configs import default
-
-    return config_lib.flatten(default.get_config())
+def _load(spec: str) -> ConfigDict:
+    """What ``--config`` names; ml_collections would answer a mistake with a traceback."""
+    path, colon, scenario = spec.partition(":")
+    if not Path(path).is_file():
+        known = [*Path(path).parent.glob("*.py"), *Path("configs").glob("*.py")]
+        hint = nearest(path, map(str, known)) if known else "give a file, e.g. configs/digits.py"
+        raise InputError("--config", spec, f"no such file; {hint}")
+    try:
+        get_config = runpy.run_path(path).get("get_config")
+        config = get_config and get_config(*([scenario] if colon else []))
+    except Exception as error:
+        wrong = "what follows the colon" if colon else "the file"
+        raise InputError(
+            "--config", spec, f"{type(error).__name__}: {error}; correct {wrong}"
+        ) from error
+    if not isinstance(config, ConfigDict):
+        remedy = "has no get_config() that returns a ConfigDict; write one as in configs/default.py"
+        raise InputError("--config", spec, remedy)
+    return config
 
 
 def _end(status: int, line: str) -> None:

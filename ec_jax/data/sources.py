@@ -97,7 +97,8 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
       manual_dir: a folder of archives; empty: they are downloaded.
 
     Raises:
-      InputError: an unknown set, a missing folder or archive, or no network.
+      InputError: an unknown set, a missing folder or archive, a set prepared in another format,
+        or no network.
     """
     if name not in _SETS:
         near = difflib.get_close_matches(name, _SETS, 1, 0.0)[0]
@@ -105,7 +106,7 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
             "data.name", name, f"no such set; did you mean {near!r}? there are {', '.join(_SETS)}"
         )
     for field, folder in (("data.data_dir", data_dir), ("data.manual_dir", manual_dir)):
-        if folder and not Path(folder).expanduser().is_dir():
+        if folder and not _path(folder).is_dir():
             raise InputError(field, folder, "no such folder; make it, or correct the path")
     if name == "digits":
         return
@@ -147,6 +148,11 @@ def load(
         test_labels = _read_labels(builder, "test")
         test_images = _read_images(builder, "test", np.arange(len(test_labels)))
     return Dataset(name, class_names(name), train_images, train_labels, test_images, test_labels)
+
+
+def _path(folder: str) -> Path:
+    # pathlib's own form raises RuntimeError for a user that does not exist.
+    return Path(os.path.expanduser(folder))
 
 
 def _digits() -> tuple[np.ndarray, ...]:
@@ -191,8 +197,18 @@ def _builder(name: str, data_dir: str) -> Any:
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
-    folder = str(Path(data_dir).expanduser()) if data_dir else None
-    return tfds.builder(name, data_dir=folder, file_format="array_record")
+    folder = str(_path(data_dir)) if data_dir else None
+    try:
+        return tfds.builder(name, data_dir=folder, file_format="array_record")
+    except ValueError as error:
+        if "File format" not in str(error):
+            raise
+        raise InputError(
+            "data.data_dir",
+            data_dir,
+            f"{folder or 'the default folder of TFDS'} holds {name} in another format than "
+            "ArrayRecord, which alone is read without TensorFlow; give another folder",
+        ) from error
 
 
 def _archives(builder: Any) -> dict[str, str]:
@@ -201,7 +217,7 @@ def _archives(builder: Any) -> dict[str, str]:
 
 
 def _check_archives(builder: Any, manual_dir: str) -> None:
-    folder = Path(manual_dir).expanduser()
+    folder = _path(manual_dir)
     missing = [f for f in _archives(builder).values() if not (folder / f).is_file()]
     if missing:
         raise InputError("data.manual_dir", manual_dir, f"lacks {', '.join(missing)}; put it there")
@@ -238,7 +254,7 @@ def _prepare(builder: Any, name: str, manual_dir: str) -> None:
     # TensorFlow would otherwise take the accelerator's memory away from JAX.
     tf.config.set_visible_devices([], "GPU")
     print(f"data: preparing {name} in {builder.data_path}", flush=True)
-    folder = str(Path(manual_dir).expanduser()) if manual_dir else None
+    folder = str(_path(manual_dir)) if manual_dir else None
     config = tfds.download.DownloadConfig(manual_dir=folder)
     try:
         builder.download_and_prepare(download_config=config)

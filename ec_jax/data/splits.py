@@ -1,6 +1,8 @@
 """What is forgotten: the forget spec, and the four splits that it makes."""
 
 import difflib
+import os.path
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +52,7 @@ def parse_forget(spec: str, class_names: Sequence[str], seed: int) -> tuple[int,
 
 
 def _random(count: str, spec: str, classes: int, seed: int) -> list[int]:
-    if not count.isascii() or not count.isdigit() or not 1 <= int(count) < classes:
+    if not re.fullmatch("[0-9]{1,9}", count) or not 1 <= int(count) < classes:
         raise InputError(FIELD, spec, f"random:K takes an integer K from 1 to {classes - 1}")
     draw = rng.generator(seed, "forget_classes")
     return [int(i) for i in draw.permutation(classes)[: int(count)]]
@@ -58,7 +60,8 @@ def _random(count: str, spec: str, classes: int, seed: int) -> list[int]:
 
 def _lines(path: str, spec: str) -> list[str]:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        # pathlib's own form raises RuntimeError for a user that does not exist.
+        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or "cannot be read"
         raise InputError(FIELD, spec, f"{reason}; give a text file, one class a line") from error
@@ -70,7 +73,7 @@ def _lines(path: str, spec: str) -> list[str]:
 def _class_id(entry: str, spec: str, class_names: Sequence[str]) -> int:
     if entry in class_names:  # first: digits' classes are named by numbers
         return list(class_names).index(entry)
-    if entry.lstrip("+-").isdigit() and entry.isascii():
+    if re.fullmatch("[+-]?[0-9]{1,9}", entry):
         if not 0 <= int(entry) < len(class_names):
             last = len(class_names) - 1
             raise InputError(FIELD, spec, f"class {entry} is out of range; ids go from 0 to {last}")

@@ -17,7 +17,11 @@ ROOT = Path(__file__).parent.parent.parent
 COMMAND = [
     *(sys.executable, "-m", "ec_jax.main", "--config=configs/digits.py"),
     *("--config.model.width=4", "--config.original.epochs=1", "--config.modules.epochs=0.5"),
-    *("--config.data.augment=crop", "--config.unlearn.steps=12", "--config.unlearn.batch_norm=train"),
+    *(
+        "--config.data.augment=crop",
+        "--config.unlearn.steps=12",
+        "--config.unlearn.batch_norm=train",
+    ),
     *("--config.checkpoint.every=4", "--config.report.log_every=1", "--config.parallel.devices=1"),
 ]
 # What a run has just said when it is killed: inside every stage, on and off checkpoints.

@@ -168,7 +168,10 @@ def test_delivered_models_have_the_originals_parameters_and_no_modules(workdir):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"unlearn__optimizer__learning_rate": 1e20, "unlearn__optimizer__clip": 0.0}, "is (nan|inf)"),
+        (
+            {"unlearn__optimizer__learning_rate": 1e20, "unlearn__optimizer__clip": 0.0},
+            "is (nan|inf)",
+        ),
         ({"unlearn__optimizer__weight_decay": 60.0, "unlearn__optimizer__clip": 0.0}, "collapsed"),
     ],
 )

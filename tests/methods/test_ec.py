@@ -78,7 +78,7 @@ def test_the_objective_is_the_weighted_sum_over_the_points(devices):
 
 def test_only_the_chosen_points_count():
     outputs, batch = outputs_and_batch()
-    loss, metrics = value(build(points="stage4,stage2"), outputs, batch)
+    loss, metrics = value(build(points="stage4,stage2", temperature=0.5), outputs, batch)
     weights = {"stage2": 0.5, "stage4": 0.5}
     assert loss == pytest.approx(by_loops(outputs, batch, weights, 1.0, 0.5), rel=1e-5)
     assert set(metrics) == {f"{side}/stage{i}" for side in ("retain", "forget") for i in (2, 4)}

@@ -1,0 +1,200 @@
+"""Forget specs, good and bad, and the four splits."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ec_jax.data import sources
+from ec_jax.data.splits import SPLITS, parse_forget, split
+from ec_jax.errors import InputError
+
+NAMES = sources.class_names("fashion_mnist")  # some with a space or a slash
+DIGITS = sources.class_names("digits")  # named by numbers
+
+
+def dataset(labels, test_labels):
+    """A set whose image i is filled with i."""
+    images = [np.full((len(part), 2, 2, 1), 0, np.uint8) for part in (labels, test_labels)]
+    for part in images:
+        part += np.arange(len(part), dtype=np.uint8)[:, None, None, None]
+    train, test = (np.asarray(part, np.int32) for part in (labels, test_labels))
+    return sources.Dataset("digits", DIGITS, images[0], train, images[1], test)
+
+
+# parse_forget
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("3", (3,)),
+        ("+3", (3,)),
+        ("007", (7,)),
+        ("5,3", (3, 5)),
+        (" 5 , 3 ,", (3, 5)),
+        ("3,3,Dress", (3,)),
+        ("Ankle boot", (9,)),
+        ("T-shirt/top, Bag", (0, 8)),
+        ("Sneaker,0", (0, 7)),
+        ("0,1,2,3,4,5,6,7,8", tuple(range(9))),
+    ],
+)
+def test_lists_of_ids_and_names(spec, expected):
+    assert parse_forget(spec, NAMES, seed=0) == expected
+
+
+def test_a_name_that_is_a_number_wins_over_an_id():
+    assert parse_forget("0", ["1", "0", "2"], seed=0) == (1,)
+    assert parse_forget("8", DIGITS, seed=0) == (8,)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("", "names no class"),
+        (" , ,", "names no class"),
+        ("0,1,2,3,4,5,6,7,8,9", "forgets all classes"),
+        ("10", "class 10 is out of range; ids go from 0 to 9"),
+        ("-1", "class -1 is out of range"),
+        ("123456789", "class 123456789 is out of range"),
+        ("9" * 5000, "no class is named"),  # more digits than Python reads
+        ("Snaeker", "no class is named 'Snaeker'; did you mean 'Sneaker'?"),
+        ("dress", "did you mean 'Dress'?"),
+        ("3.0", "no class is named '3.0'"),
+        ("+-3", "no class is named '+-3'"),
+        ("--3", "no class is named '--3'"),
+        ("-", "no class is named '-'"),
+        ("²", "no class is named '²'"),
+        ("٣", "no class is named '٣'"),
+        ("3;5", "no class is named '3;5'"),
+        ("samples:5", "only whole classes can be forgotten"),
+        ("random:", "takes an integer K from 1 to 9"),
+        ("random:0", "takes an integer K from 1 to 9"),
+        ("random:10", "takes an integer K from 1 to 9"),
+        ("random:-1", "takes an integer K from 1 to 9"),
+        ("random:two", "takes an integer K from 1 to 9"),
+        ("random:1.5", "takes an integer K from 1 to 9"),
+        ("random:²", "takes an integer K from 1 to 9"),
+        ("random:" + "9" * 5000, "takes an integer K from 1 to 9"),
+        ("file:", "Is a directory; give a text file"),
+        ("file:no/such/file", "No such file or directory; give a text file"),
+        ("file:~no_such_user/file", "No such file or directory; give a text file"),
+        ("file:\0", "not a text file"),
+    ],
+    ids=lambda text: text[:20] or "nothing",
+)
+def test_a_bad_spec_is_named_with_its_reason(spec, reason):
+    with pytest.raises(InputError) as caught:
+        parse_forget(spec, NAMES, seed=0)
+    message = str(caught.value)
+    assert message.startswith(f"forget.classes = {spec!r}: ")
+    assert reason in message
+
+
+def test_random_is_deterministic_and_in_range():
+    drawn = [parse_forget("random:4", NAMES, seed) for seed in range(30)]
+    assert drawn == [parse_forget("random:4", NAMES, seed) for seed in range(30)]
+    assert all(len(set(d)) == 4 and list(d) == sorted(d) for d in drawn)
+    assert {c for d in drawn for c in d} == set(range(10))  # every class has its turn
+    assert len(set(drawn)) > 20
+    # Ids are plain integers: they go into JSON.
+    assert all(type(c) is int for d in drawn for c in d)
+
+
+def test_random_with_two_classes_forgets_one():
+    assert parse_forget("random:1", ["a", "b"], seed=0) in ((0,), (1,))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Ankle boot\n2\n",
+        b"# what goes\n\n  Ankle boot  # a shoe\n2\n2",
+        b"2\r\nAnkle boot\r\n",
+        b"\xef\xbb\xbfAnkle boot\n2\n",  # as some editors begin a text
+    ],
+    ids=["plain", "comments", "windows", "mark"],
+)
+def test_a_file_of_classes(tmp_path, content):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(content)
+    assert parse_forget(f"file:{path}", NAMES, seed=0) == (2, 9)
+
+
+def test_a_files_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "classes.txt").write_text("4\n")
+    assert parse_forget("file:~/classes.txt", NAMES, seed=0) == (4,)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "names no class"),
+        (b"# 3\n\n", "names no class"),
+        (b"\xff\xfe\x00\x01", "not a text file"),
+        (b"3\nSnaeker\n", "did you mean 'Sneaker'?"),
+        (b"3\n12\n", "class 12 is out of range"),
+    ],
+    ids=["empty", "comments", "binary", "unknown", "range"],
+)
+def test_a_bad_file_of_classes(tmp_path, content, reason):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        parse_forget(f"file:{path}", NAMES, seed=0)
+    assert str(path) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_a_folder_is_no_file_of_classes(tmp_path):
+    with pytest.raises(InputError, match="Is a directory; give a text file"):
+        parse_forget(f"file:{tmp_path}", NAMES, seed=0)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=20))
+def test_any_text_is_parsed_or_refused_as_input(spec):
+    try:
+        ids = parse_forget(spec, NAMES, seed=0)
+    except InputError:
+        return
+    assert 1 <= len(ids) < len(NAMES)
+    assert set(ids) < set(range(len(NAMES)))
+
+
+# split
+
+LABELS = st.lists(st.integers(0, 9), min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(LABELS, LABELS, st.sets(st.integers(0, 9), min_size=1, max_size=9))
+def test_the_splits_partition_train_and_test_by_class(train, test, forget):
+    data = dataset(train, test)
+    out = split(data, sorted(forget))
+    assert tuple(out) == SPLITS
+    for part, labels in (("train", data.train_labels), ("test", data.test_labels)):
+        both = np.concatenate([out[f"forget_{part}"], out[f"retain_{part}"]])
+        assert sorted(both) == list(range(len(labels)))
+        assert set(labels[out[f"forget_{part}"]]) <= forget
+        assert not set(labels[out[f"retain_{part}"]]) & forget
+    for name, rows in out.items():
+        images, labels = data.images_and_labels(name, rows)
+        assert images.shape == (len(rows), 2, 2, 1)
+        assert images.ravel()[::4].tolist() == rows.tolist()
+        assert np.isin(labels, sorted(forget)).all() == (name.startswith("forget") or not len(rows))
+
+
+def test_a_sets_order_by_class_does_not_survive():
+    labels = np.repeat(np.arange(10), 20)
+    data = dataset(labels, labels)
+    out = split(data, (1, 2, 3, 4, 5))
+    for name, rows in out.items():
+        _, got = data.images_and_labels(name, rows)
+        # Of 100 examples in a fair order, about 80 have a neighbour of another class.
+        assert np.count_nonzero(np.diff(got)) > 60
+        assert set(got[:30]) == set(got)
+    again = split(data, (1, 2, 3, 4, 5))
+    assert all(np.array_equal(out[name], again[name]) for name in SPLITS)
