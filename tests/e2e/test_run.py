@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from configs import digits
 from PIL import Image
 
+from configs import digits
 from ec_jax import checkpoint
 from ec_jax.errors import InputError, TrainingError
 from ec_jax.evaluation.cka import linear_cka
