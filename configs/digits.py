@@ -1,9 +1,9 @@
 """scikit-learn's digits (1,797 images of 8x8), the digit 3 forgotten.
 
 Command:  python -m ec_jax.main --config=configs/digits.py --workdir=runs/digits
-Measured: seeds 0 to 2, one run each on 2 CPU cores, docs/results/digits (unlearned, then oracle):
-          forget test 0.0, 0.0, 0.0 % (0.0, 0.0, 0.0); retain test 98.1, 97.8, 97.5 % (98.5, 99.4, 98.8);
-          CKA to the original on forget test (37 images) at stage4 .56, .16, .39 (.30, .46, .34).
+Measured: seeds 0 to 2, a run each, on 2 CPU cores: docs/results/digits. The forgotten class falls
+          to 0 % on every split as the oracle's; CKA to the original at the last stage stays
+          within 0.1 above the oracle's on seeds 1 and 2, not on seed 0.
 """
 
 from configs import default
