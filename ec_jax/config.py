@@ -180,9 +180,9 @@ def _check_choice(field: str, value: Any, choices: Sequence[Any]) -> None:
     if value in choices and not isinstance(value, bool):
         return
     listed = ", ".join(map(str, choices))
-    if isinstance(value, str):
-        raise InputError(field, value, f"{nearest(value, choices)} one of {listed}")
-    raise InputError(field, value, f"one of {listed}")
+    named = isinstance(value, str) and all(isinstance(c, str) for c in choices)
+    near = f"{nearest(value, choices)} " if named else ""
+    raise InputError(field, value, f"{near}one of {listed}")
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

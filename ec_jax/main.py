@@ -5,6 +5,7 @@ Exit status: 0 done, 2 input that cannot be used, 3 training that could not go o
 """
 
 import os
+import re
 import runpy
 import sys
 from collections.abc import Sequence
@@ -59,13 +60,15 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         given = _given(flags.FLAGS.read_flags_from_files(list(argv)))
         if not _HELP & given.keys():
             _check(given)
-        return flags.FLAGS(list(argv))
+        # ml_collections reads a field's name as Python, to which lambda is no name.
+        sys.argv = [re.sub(r"^(--?config\.ec)\.lambda\b", r'\1["lambda"]', a) for a in argv]
+        return flags.FLAGS(sys.argv)
     except SystemExit:  # of --help
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, ("config", "workdir"))
         remedy = f"no such flag; {near} fields of the config are --config.FIELD=VALUE"
-        _end(2, str(InputError(f"--{error.flagname}", given[error.flagname], remedy)))
+        _end(2, str(InputError(f"--{error.flagname}", given.get(error.flagname), remedy)))
     except Exception as error:  # what else absl and ml_collections find wrong
         _end(2, str(error))
 
@@ -75,8 +78,11 @@ def _given(arguments: Sequence[str]) -> dict[str, str | None]:
     found = {}
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-"):
-            found[name] = value if equals else following
+        if not argument.startswith("-"):
+            continue
+        if name in found and name == "config":  # ml_collections would define its fields twice
+            raise InputError("--config", value or following, "given twice; give one file")
+        found[name] = value if equals else following
     return found
 
 
@@ -87,6 +93,8 @@ def _check(given: dict[str, str | None]) -> None:
     defaults = config_lib.flatten(_load(given["config"]))
     names = [name.removeprefix("no") for name in given]
     for name, value in zip(names, given.values(), strict=True):
+        if name == "workdir" and value is None:
+            raise InputError("--workdir", None, "give a folder, e.g. --workdir=runs/digits")
         if not name.startswith("config."):
             continue
         if names.index(name) < names.index("config"):
@@ -116,7 +124,7 @@ def _load(spec: str) -> ConfigDict:
     try:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config and get_config(*([scenario] if colon else []))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         wrong = "what follows the colon" if colon else "the file"
         raise InputError(
             "--config", spec, f"{type(error).__name__}: {error}; correct {wrong}"

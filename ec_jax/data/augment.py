@@ -6,6 +6,7 @@ import numpy as np
 
 KINDS = ("none", "flip", "crop", "crop+flip")
 PADDING = 4  # pixels on every side before a random crop, the field's habit for small images
+_COUNTED_AT_ONCE = 1024  # images; NumPy counts values as 64-bit integers, eight times the memory
 
 
 def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -21,14 +22,27 @@ def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std = [], []
     for channel in range(images.shape[-1]):
         # A histogram is exact and needs no float copy of the images.
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), _COUNTED_AT_ONCE):
+            values = images[start : start + _COUNTED_AT_ONCE, ..., channel]
+            counts += np.bincount(values.ravel(), minlength=256)
+        share = counts / counts.sum()
         mean.append(share @ levels)
         std.append(np.sqrt(share @ np.square(levels - mean[-1])) or 1.0)
     return np.float32(mean), np.float32(std)
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """uint8 [b, h, w, c] to float32 with the training set's ``mean`` and ``std`` [c] removed."""
+    """Values scaled to [0, 1], less the mean, over the deviation: ``(x / 255 - mean) / std``.
+
+    Args:
+      images: uint8 [b, h, w, c].
+      mean: [c], in units of the scaled values; the training set's, see ``moments``.
+      std: [c], alike.
+
+    Returns:
+      float32 [b, h, w, c].
+    """
     scaled = images.astype(jnp.float32) / 255.0
     return (scaled - jnp.reshape(mean, (1, 1, 1, -1))) / jnp.reshape(std, (1, 1, 1, -1))
 

@@ -15,16 +15,32 @@ class Stream:
     """
 
     def __init__(self, indices: Sequence[int], batch_size: int, seed: int, name: str):
-        """``indices`` [n] are what is drawn; ``name`` keeps streams of one seed apart."""
+        """A stream of ``indices``.
+
+        Args:
+          indices: integers [n], what is drawn; n >= 1.
+          batch_size: examples a step, >= 1; it may exceed n.
+          seed: of the run.
+          name: keeps streams of one seed apart.
+
+        Raises:
+          ValueError: nothing to draw, or a batch of nothing.
+        """
         self._indices = np.asarray(indices)
         self._batch_size, self._seed, self._name = batch_size, seed, name
         self._orders: dict[int, np.ndarray] = {}
         if not len(self._indices):
             raise ValueError(f"the stream {name} is empty")
+        if batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size} of the stream {name}: give 1 or more")
 
     def batch_indices(self, step: int) -> np.ndarray:
-        """The examples [batch_size] of a step, counted from 0."""
-        places = step * self._batch_size + np.arange(self._batch_size)
+        """The examples of a step: integers [batch_size], of the indices' type.
+
+        Args:
+          step: counted from 0.
+        """
+        places = int(step) * self._batch_size + np.arange(self._batch_size)
         epochs, within = np.divmod(places, len(self._indices))
         out = np.empty(self._batch_size, self._indices.dtype)
         for epoch in np.unique(epochs):

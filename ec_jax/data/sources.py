@@ -3,18 +3,23 @@
 TFDS reads its ArrayRecord files without TensorFlow; only *preparing* a set imports it.
 """
 
+import contextlib
 import dataclasses
 import difflib
+import errno
+import io
 import logging
 import os
 import socket
+import tempfile
+import threading
 import urllib.parse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ec_jax import rng
 from ec_jax.errors import InputError
 
 _FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
@@ -38,7 +43,11 @@ _SETS = {
     "cifar100": (tuple(_CIFAR100.split()), (32, 32, 3)),
 }
 _DECODED_AT_ONCE = 4096  # images in memory in TFDS's own form while a set is read
-_PROBE_SECONDS = 2.0
+_PROBE_SECONDS = 3.0  # for a host's name and a connection to it
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+# What reading damaged files raises; anything else is a fault of the program.
+_UNREADABLE = (OSError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +69,11 @@ class Dataset:
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+
+    @property
+    def num_classes(self) -> int:
+        """C, also where a subset holds fewer."""
+        return len(self.class_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -88,6 +102,21 @@ def image_shape(name: str) -> tuple[int, int, int]:
     return _SETS[name][1]
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Withholds advice and retries that TFDS logs; what matters becomes an ``InputError``."""
+    loggers = [logging.getLogger(name) for name in ("absl", "urllib3.connectionpool")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@_quiet()
 def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     """Refuses what ``load`` could not do, before any work and within seconds.
 
@@ -97,28 +126,29 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
       manual_dir: a folder of archives; empty: they are downloaded.
 
     Raises:
-      InputError: an unknown set, a missing folder or archive, a set prepared in another format,
-        or no network.
+      InputError: an unknown set, a missing folder or archive, an archive or a prepared set that
+        is not whole, a set prepared in another format, or no network.
     """
     if name not in _SETS:
-        near = difflib.get_close_matches(name, _SETS, 1, 0.0)[0]
+        near = difflib.get_close_matches(name.lower(), _SETS, 1, 0.0)[0]
         raise InputError(
             "data.name", name, f"no such set; did you mean {near!r}? there are {', '.join(_SETS)}"
         )
     for field, folder in (("data.data_dir", data_dir), ("data.manual_dir", manual_dir)):
-        if folder and not _path(folder).is_dir():
+        if folder and not os.path.isdir(_path(folder)):
             raise InputError(field, folder, "no such folder; make it, or correct the path")
     if name == "digits":
         return
     builder = _builder(name, data_dir)
-    if builder.is_prepared():
-        return
-    if manual_dir:
+    if builder.data_path.exists():
+        _check_prepared(builder)
+    elif manual_dir:
         _check_archives(builder, manual_dir)
     else:
-        _check_network(builder, name)
+        _check_network(builder)
 
 
+@_quiet()
 def load(
     name: str, *, data_dir: str = "", manual_dir: str = "", subset: int = 0, seed: int = 0
 ) -> Dataset:
@@ -132,7 +162,8 @@ def load(
       seed: draws the subset.
 
     Raises:
-      InputError: archives that are missing, damaged or not to be had; a subset too large.
+      InputError: archives that are missing, damaged or not to be had; a prepared set that is
+        damaged; a subset too large.
     """
     if name == "digits":
         train_images, train_labels, test_images, test_labels = _digits()
@@ -140,8 +171,9 @@ def load(
         train_images, train_labels = train_images[kept], train_labels[kept]
     else:
         builder = _builder(name, data_dir)
-        if not builder.is_prepared():
-            _prepare(builder, name, manual_dir)
+        if not builder.data_path.exists():  # TFDS takes up any folder of that name
+            _prepare(builder, manual_dir)
+        _check_prepared(builder)
         train_labels = _read_labels(builder, "train")
         kept = _subset(train_labels, subset, seed)
         train_images, train_labels = _read_images(builder, "train", kept), train_labels[kept]
@@ -175,6 +207,8 @@ def _subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
         raise InputError(
             "data.subset", size, f"the set has {len(labels)} training images; 0 for all"
         )
+    from ec_jax import rng  # imports JAX, which the table of sets must not need
+
     draw = rng.generator(seed, "subset")
     classes, counts = np.unique(labels, return_counts=True)
     exact = counts * (size / len(labels))
@@ -193,99 +227,169 @@ def _subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _builder(name: str, data_dir: str) -> Any:
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS's advice to install OpenCV
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
     folder = str(_path(data_dir)) if data_dir else None
     try:
         return tfds.builder(name, data_dir=folder, file_format="array_record")
-    except ValueError as error:
-        if "File format" not in str(error):
-            raise
-        raise InputError(
-            "data.data_dir",
-            data_dir,
-            f"{folder or 'the default folder of TFDS'} holds {name} in another format than "
-            "ArrayRecord, which alone is read without TensorFlow; give another folder",
-        ) from error
+    except Exception as error:
+        where = folder or "the default folder of TFDS"
+        remedy = f"what {where} holds of {name} is damaged ({_reason(error)}); remove that"
+        if "File format" in str(error):
+            remedy = (
+                f"{where} holds {name} in another format than ArrayRecord, which alone is read "
+                "without TensorFlow; give another folder"
+            )
+        raise InputError("data.data_dir", data_dir, remedy) from error
 
 
-def _archives(builder: Any) -> dict[str, str]:
-    """{URL: file name} of what a builder downloads."""
-    return {url: info.filename for url, info in builder.url_infos.items()}
+def _root(builder: Any) -> str:
+    return str(builder.data_path.parent.parent)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _check_archives(builder: Any, manual_dir: str) -> None:
     folder = _path(manual_dir)
-    missing = [f for f in _archives(builder).values() if not (folder / f).is_file()]
-    if missing:
-        raise InputError("data.manual_dir", manual_dir, f"lacks {', '.join(missing)}; put it there")
+    archives = {folder / info.filename: (url, info) for url, info in builder.url_infos.items()}
+    if missing := [path for path in archives if not os.path.isfile(path)]:
+        lacks = ", ".join(path.name for path in missing)
+        urls = " ".join(archives[path][0] for path in missing)
+        raise InputError("data.manual_dir", manual_dir, f"lacks {lacks}; put it there, from {urls}")
+    for path, (url, info) in archives.items():
+        # Half a download is the commonest damage, and seen at once; checksums take longer.
+        if (size := path.stat().st_size) != info.size:
+            remedy = f"{path.name} has {size} bytes and not {int(info.size)}; fetch it anew, {url}"
+            raise InputError("data.manual_dir", manual_dir, remedy)
 
 
-def _check_network(builder: Any, name: str) -> None:
-    if any(os.environ.get(v) for v in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")):
+def _check_network(builder: Any) -> None:
+    if any(value and name.lower() in _PROXIES for name, value in os.environ.items()):
         return  # the proxy knows the hosts, this machine need not
-    for url in _archives(builder):
-        parsed = urllib.parse.urlparse(url)
-        port = parsed.port or (443 if parsed.scheme == "https" else 80)
-        try:
-            socket.create_connection((parsed.hostname, port), _PROBE_SECONDS).close()
-        except OSError as error:
-            raise _not_to_be_had(builder, name, f"no network to {parsed.hostname}") from error
+    urls = [urllib.parse.urlparse(url) for url in builder.url_infos]
+    for host, port in {(u.hostname, u.port or (443 if u.scheme == "https" else 80)) for u in urls}:
+        if not _reachable(host, port):
+            raise _not_to_be_had(builder, f"no network to {host}")
 
 
-def _not_to_be_had(builder: Any, name: str, reason: str) -> InputError:
+def _reachable(host: str, port: int) -> bool:
+    """Whether a connection can be made within ``_PROBE_SECONDS``."""
+    made = threading.Event()
+
+    def connect():
+        with contextlib.suppress(OSError):
+            socket.create_connection((host, port), _PROBE_SECONDS).close()
+            made.set()
+
+    # Looking up a name knows no timeout, and a host with many addresses gets one for each.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_PROBE_SECONDS)
+    return made.is_set()
+
+
+def _not_to_be_had(builder: Any, reason: str) -> InputError:
     return InputError(
         "data.name",
-        name,
-        f"not prepared in {builder.data_path.parent.parent}, and its archives cannot be downloaded "
-        f"({reason}); fetch {' '.join(_archives(builder))} elsewhere, copy the files into a folder "
-        "and give it as --config.data.manual_dir",
+        builder.name,
+        f"not prepared in {_root(builder)}, and its archives cannot be downloaded ({reason}): on a "
+        f"machine with a network fetch {' '.join(builder.url_infos)} , copy them into a folder "
+        "here and pass --config.data.manual_dir=FOLDER",
     )
 
 
-def _prepare(builder: Any, name: str, manual_dir: str) -> None:
+def _prepare(builder: Any, manual_dir: str) -> None:
     """Downloads and unpacks; a set is there only once TFDS has renamed its finished folder."""
+    print(f"data: preparing {builder.name} in {builder.data_path}", flush=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
-
-    # TensorFlow would otherwise take the accelerator's memory away from JAX.
-    tf.config.set_visible_devices([], "GPU")
-    print(f"data: preparing {name} in {builder.data_path}", flush=True)
-    folder = str(_path(manual_dir)) if manual_dir else None
-    config = tfds.download.DownloadConfig(manual_dir=folder)
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # on, it announces itself on stderr
     try:
-        builder.download_and_prepare(download_config=config)
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+
+        with contextlib.suppress(RuntimeError):  # TensorFlow is in use already: not by us
+            # It would otherwise take the accelerator's memory away from JAX.
+            tf.config.set_visible_devices([], "GPU")
+        root = Path(_root(builder))
+        root.mkdir(parents=True, exist_ok=True)
+        # TFDS would take up what it finds unpacked under an archive's name, and MNIST's
+        # archives are named as Fashion-MNIST's: unpack where nothing is.
+        with (
+            tempfile.TemporaryDirectory(dir=root, prefix="unpacked-") as unpacked,
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            given = str(_path(manual_dir)) if manual_dir else None
+            config = tfds.download.DownloadConfig(manual_dir=given, extract_dir=unpacked)
+            builder.download_and_prepare(download_config=config)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if not manual_dir:
-            raise _not_to_be_had(builder, name, reason) from error
-        raise InputError(
-            "data.manual_dir",
-            manual_dir,
-            f"{name} cannot be prepared from these archives ({reason}); fetch them anew",
-        ) from error
+        raise _preparation_error(builder, manual_dir, error) from error
+
+
+def _preparation_error(builder: Any, manual_dir: str, error: Exception) -> InputError:
+    name, reason = builder.name, _reason(error)
+    if isinstance(error, ImportError):
+        return InputError("data.name", name, f"has to be prepared; install TensorFlow ({reason})")
+    full = isinstance(error, OSError) and error.errno in _NOT_WRITABLE
+    if full or "Not enough disk space" in reason:
+        remedy = f"{name} cannot be prepared in it ({reason}); give a folder that can be written"
+        return InputError("data.data_dir", _root(builder), remedy)
+    if manual_dir:
+        remedy = f"{name} cannot be prepared from these archives ({reason}); fetch them anew"
+        return InputError("data.manual_dir", manual_dir, remedy)
+    return _not_to_be_had(builder, reason)
+
+
+@contextlib.contextmanager
+def _readable(builder: Any) -> Iterator[None]:
+    """Turns what reading a damaged set raises into what the user can do about it."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        remedy = f"remove {builder.data_path}, and it will be prepared anew"
+        damage = f"the {builder.name} in it is damaged ({_reason(error)}); {remedy}"
+        raise InputError("data.data_dir", _root(builder), damage) from error
+
+
+def _check_prepared(builder: Any) -> None:
+    """Compares a prepared set with what is known of it; reads none of its examples."""
+    with _readable(builder):
+        for split in ("train", "test"):
+            for path in builder.info.splits[split].filepaths:
+                if not path.is_file():
+                    raise FileNotFoundError(f"no file {path}")
+        found = tuple(builder.info.features["label"].names)
+        for i, (there, here) in enumerate(zip(found, class_names(builder.name), strict=True)):
+            # Ids that stand for other classes would forget the wrong ones without a word.
+            if there != here:
+                raise ValueError(f"its class {i} is {there}, should be {here}")
 
 
 def _read_labels(builder: Any, split: str) -> np.ndarray:
     import tensorflow_datasets as tfds
 
-    # Decoding images is nine tenths of the time, and most of a subset's set is not needed.
-    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    return np.array([e["label"] for e in _examples(source, range(len(source)))], np.int32)
+    with _readable(builder):
+        # Decoding images is nine tenths of the time, and most of a subset's set is not needed.
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        return np.array([e["label"] for e in _examples(source, range(len(source)))], np.int32)
 
 
 def _read_images(builder: Any, split: str, rows: np.ndarray) -> np.ndarray:
-    source = builder.as_data_source(split)
     out = np.empty((len(rows), *image_shape(builder.name)), np.uint8)
-    for i, example in enumerate(_examples(source, rows)):
-        out[i] = example["image"]
+    with _readable(builder):
+        source = builder.as_data_source(split)
+        for i, example in enumerate(_examples(source, rows)):
+            out[i] = example["image"]
     return out
 
 
-def _examples(source: Any, rows: Any):
+def _examples(source: Any, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
     rows = [int(r) for r in rows]
     for start in range(0, len(rows), _DECODED_AT_ONCE):
-        yield from source.__getitems__(rows[start : start + _DECODED_AT_ONCE])
+        for example in source.__getitems__(rows[start : start + _DECODED_AT_ONCE]):
+            # What is left of a file that lost its end may be read without a complaint.
+            if any(value is None for value in example.values()):
+                raise ValueError("an example of it is empty")
+            yield example

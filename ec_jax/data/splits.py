@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ec_jax import rng
 from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError
 
@@ -34,7 +33,7 @@ def parse_forget(spec: str, class_names: Sequence[str], seed: int) -> tuple[int,
     >>> parse_forget("dog, 0", ["cat", "dog", "emu"], seed=0)
     (0, 1)
     """
-    kind, colon, rest = spec.partition(":")
+    kind, colon, rest = spec.strip().partition(":")
     if colon and kind == "random":
         chosen = _random(rest, spec, len(class_names), seed)
     elif colon and kind == "samples":
@@ -54,6 +53,8 @@ def parse_forget(spec: str, class_names: Sequence[str], seed: int) -> tuple[int,
 def _random(count: str, spec: str, classes: int, seed: int) -> list[int]:
     if not re.fullmatch("[0-9]{1,9}", count) or not 1 <= int(count) < classes:
         raise InputError(FIELD, spec, f"random:K takes an integer K from 1 to {classes - 1}")
+    from ec_jax import rng  # imports JAX, which a list of classes does not need
+
     draw = rng.generator(seed, "forget_classes")
     return [int(i) for i in draw.permutation(classes)[: int(count)]]
 
@@ -78,16 +79,26 @@ def _class_id(entry: str, spec: str, class_names: Sequence[str]) -> int:
             last = len(class_names) - 1
             raise InputError(FIELD, spec, f"class {entry} is out of range; ids go from 0 to {last}")
         return int(entry)
-    near = difflib.get_close_matches(entry, class_names, 1, 0.0)[0]
+    names = {name.lower(): name for name in class_names}
+    near = names[difflib.get_close_matches(entry.lower(), names, 1, 0.0)[0]]
     raise InputError(FIELD, spec, f"no class is named {entry!r}; did you mean {near!r}?")
 
 
 def split(dataset: Dataset, forget_classes: Sequence[int]) -> dict[str, np.ndarray]:
-    """Indices of the four splits: into the training images, and into the test images.
+    """Indices of the four splits, by the names in ``SPLITS``.
 
     Each is in an order shuffled once and for all: sets stored class by class would make
     minibatches of one class in evaluation.
+
+    Args:
+      dataset: a set in memory.
+      forget_classes: ids of the classes to forget.
+
+    Returns:
+      int64 indices into the training images (``…_train``) or the test images (``…_test``).
     """
+    from ec_jax import rng  # imports JAX, see above
+
     out = {}
     for part, labels in (("train", dataset.train_labels), ("test", dataset.test_labels)):
         order = rng.generator(0, "splits", part).permutation(len(labels))

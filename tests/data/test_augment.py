@@ -43,6 +43,20 @@ def test_moments_are_numpys(images):
     np.testing.assert_allclose(std, expected, rtol=1e-5)
 
 
+def test_moments_of_more_images_than_are_counted_at_once(monkeypatch):
+    whole = augment.moments(IMAGES)
+    monkeypatch.setattr(augment, "_COUNTED_AT_ONCE", 5)
+    np.testing.assert_array_equal(augment.moments(IMAGES), whole)
+
+
+def test_moments_of_many_images_are_numpys():
+    images = np.random.default_rng(1).integers(0, 256, (2500, 2, 2, 2), np.uint8)
+    images[1100:, ..., 1] //= 2  # the later images differ from the earlier
+    mean, std = augment.moments(images)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), rtol=1e-5)
+
+
 def test_normalize_removes_the_moments():
     mean, std = augment.moments(IMAGES)
     out = np.asarray(augment.normalize(IMAGES, mean, std))

@@ -70,3 +70,8 @@ def test_the_caller_cannot_spoil_later_batches():
 def test_an_empty_stream_is_refused():
     with pytest.raises(ValueError, match="retain_train is empty"):
         Stream([], 4, 0, "retain_train")
+
+
+def test_a_batch_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="batch_size = 0 of the stream forget_train"):
+        Stream(range(3), 0, 0, "forget_train")

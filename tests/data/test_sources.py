@@ -99,6 +99,8 @@ def test_digits_are_scikit_learns():
     assert data.train_labels.dtype == data.test_labels.dtype == np.int32
     assert (len(data.train_labels), len(data.test_labels)) == (1437, 360)
     assert data.train_images.max() == 255
+    shares = np.bincount(data.test_labels) / np.bincount(data.train_labels)
+    np.testing.assert_allclose(shares, 0.25, atol=0.01)  # stratified
     digits = load_digits()
     images = np.concatenate([data.train_images, data.test_images])
     labels = np.concatenate([data.train_labels, data.test_labels])

@@ -61,6 +61,7 @@ def test_a_name_that_is_a_number_wins_over_an_id():
         ("9" * 5000, "no class is named"),  # more digits than Python reads
         ("Snaeker", "no class is named 'Snaeker'; did you mean 'Sneaker'?"),
         ("dress", "did you mean 'Dress'?"),
+        ("ANKLE BOOTS", "did you mean 'Ankle boot'?"),
         ("3.0", "no class is named '3.0'"),
         ("+-3", "no class is named '+-3'"),
         ("--3", "no class is named '--3'"),
@@ -100,6 +101,10 @@ def test_random_is_deterministic_and_in_range():
     assert len(set(drawn)) > 20
     # Ids are plain integers: they go into JSON.
     assert all(type(c) is int for d in drawn for c in d)
+
+
+def test_space_around_a_spec_means_nothing():
+    assert parse_forget(" random:4 ", NAMES, seed=1) == parse_forget("random:4", NAMES, seed=1)
 
 
 def test_random_with_two_classes_forgets_one():

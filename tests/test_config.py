@@ -1,0 +1,400 @@
+"""What a valid config is: every field, alone and with others, and every shipped config."""
+
+import importlib
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs import default
+from ec_jax import config as config_lib
+from ec_jax.data import sources
+from ec_jax.errors import InputError
+from ec_jax.models import resnet
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = {
+    ("default", None): (3,),
+    ("digits", None): (3,),
+    ("fashion_mnist", None): (1, 5, 8),
+    ("fashion_mnist", "three"): (1, 5, 8),
+    ("fashion_mnist", "one"): (5,),
+    ("cifar10", None): (3,),
+    ("cifar10", "one"): (3,),
+    ("cifar10", "three"): (1, 5, 8),
+    ("cifar100", None): 10,
+    ("cifar100", "random10"): 10,
+    ("cifar100", "one"): 1,
+    ("cifar100", "three"): 3,
+}
+INT_MAX = 2**31 - 1
+# field: (lowest, highest, lowest allowed, highest allowed, integer), written anew from the
+# comments of configs/default.py.
+COUNT, COUNT_OR_0 = (1, INT_MAX, True, True, True), (0, INT_MAX, True, True, True)
+POSITIVE, NOT_NEGATIVE = (0, math.inf, False, False, False), (0, math.inf, True, False, False)
+SHARE = (0, 1, True, False, False)
+RANGES = {
+    "seed": COUNT_OR_0,
+    "data.subset": COUNT_OR_0,
+    "data.batch_size": COUNT,
+    "data.retain_batch_size": COUNT,
+    "data.forget_batch_size": COUNT,
+    "data.eval_batch_size": COUNT,
+    "forget.seed": COUNT_OR_0,
+    "model.width": COUNT,
+    "original.epochs": POSITIVE,
+    "modules.epochs": NOT_NEGATIVE,
+    "unlearn.steps": COUNT,
+    "unlearn.min_spread": SHARE,
+    "ec.weights_sum": POSITIVE,
+    "ec.lambda": NOT_NEGATIVE,
+    "ec.temperature": POSITIVE,
+    "evaluation.cka_batch_size": (4, INT_MAX, True, True, True),
+    "evaluation.neighbors": COUNT,
+    "parallel.devices": COUNT_OR_0,
+    "checkpoint.every": COUNT,
+    "checkpoint.keep": COUNT,
+    "report.log_every": COUNT,
+}
+for _stage in ("original", "modules", "unlearn"):
+    RANGES |= {
+        f"{_stage}.optimizer.learning_rate": POSITIVE,
+        f"{_stage}.optimizer.momentum": SHARE,
+        f"{_stage}.optimizer.weight_decay": NOT_NEGATIVE,
+        f"{_stage}.optimizer.warmup_steps": COUNT_OR_0,
+        f"{_stage}.optimizer.clip": NOT_NEGATIVE,
+    }
+FIELDS = tuple(config_lib.flatten(default.get_config()))
+OPTIMIZERS = tuple(f"{s}.optimizer" for s in ("original", "modules", "unlearn"))
+
+# {field: a valid value that is not the default}; of methods and models there is one.
+OTHER = {
+    "seed": 7,
+    "stages": "oracle,report",
+    "data.name": "fashion_mnist",
+    "data.data_dir": "some/where",
+    "data.manual_dir": "some/where",
+    "data.subset": 300,
+    "data.augment": "crop",
+    "forget.classes": "random:2",
+    "model.depth": 20,
+    "model.dtype": "bfloat16",
+    "original.checkpoint": "a/model",
+    "modules.kind": "mlp",
+    "unlearn.batch_norm": "train",
+    "ec.points": "stage1,stage3",
+    "ec.weights": "1,0.5",
+    "ec.candidates": "forget",
+    "evaluation.features": "map",
+    "evaluation.cka_batch_size": 16,
+    "parallel.map": "pmap",
+    "parallel.devices": 2,
+    **{f"{o}.name": "adamw" for o in OPTIMIZERS},
+    **{f"{o}.schedule": "linear" for o in OPTIMIZERS},
+    **{f"{o}.momentum": 0.25 for o in OPTIMIZERS},
+    "unlearn.min_spread": 0.25,
+}
+OTHER |= {f: 8 for f in RANGES if f not in OTHER}
+
+
+def changed(**fields):
+    """The default with other values, of whatever type; ``a__b=1`` sets ``a.b``."""
+    c = default.get_config().unlock()
+    with c.ignore_type():
+        for name, value in fields.items():
+            *groups, field = name.split("__")
+            group = c
+            for g in groups:
+                group = group[g]
+            group[field] = value
+    return c.lock()
+
+
+def set_field(field, value):
+    return changed(**{field.replace(".", "__"): value})
+
+
+def refusal(config, check=config_lib.validate, *args):
+    with pytest.raises(InputError) as error:
+        check(config, *args)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# Each field alone.
+
+REFUSED = [
+    ("stages", "", "names no stage"),
+    ("stages", "original,orakle", "no stage 'orakle'; did you mean 'oracle'?"),
+    ("stages", 3, "give text"),
+    ("method", "ecc", "did you mean 'ec'?"),
+    ("data.name", "fashion", "did you mean 'fashion_mnist'?"),
+    ("data.data_dir", "/no/such/folder", "no such folder"),
+    ("data.manual_dir", "/no/such/folder", "no such folder"),
+    ("data.subset", 9, "at least 10, or 0"),
+    ("data.augment", "flop", "did you mean 'flip'?"),
+    ("forget.classes", "11", "ids go from 0 to 9"),
+    ("forget.classes", "", "names no class"),
+    ("forget.classes", "random:10", "from 1 to 9"),
+    ("forget.classes", "0,1,2,3,4,5,6,7,8,9", "leave at least one"),
+    ("forget.classes", 3, "give text"),
+    ("model.name", "resnt", "did you mean 'resnet'?"),
+    ("model.depth", 19, "one of 8, 10, 14, 18"),
+    ("model.depth", "18", "one of 8, 10, 14, 18"),
+    ("model.dtype", "float16", "float32, bfloat16"),
+    ("original.checkpoint", 5, "give text"),
+    ("modules.kind", "convv", "did you mean 'conv'?"),
+    ("unlearn.batch_norm", "frozen", "one of inference, train"),
+    ("ec.points", "stage5", "no point 'stage5'; all, or of stage1,stage2,stage3,stage4"),
+    ("ec.points", "", "no point ''"),
+    ("ec.points", "stage1, stage2", "no point ' stage2'"),
+    ("ec.points", "stage2,stage1", "in the model's order: stage1,stage2"),
+    ("ec.points", "stage1,stage1", "each point once"),
+    ("ec.weights", "1,2,3", "4 finite numbers"),
+    ("ec.weights", "1,2,3,-1", "none negative"),
+    ("ec.weights", "1,2,3,nan", "4 finite numbers"),
+    ("ec.weights", "1,2,3,inf", "4 finite numbers"),
+    ("ec.weights", "1e308,1e308,1,1", "4 finite numbers"),
+    ("ec.weights", "0,0,0,0", "not all zero"),
+    ("ec.weights", "linaer", "uniform, linear, reversed"),
+    ("ec.candidates", "all", "one of forget, retain, both"),
+    ("ec.candidates", "forget", "identically zero"),
+    ("evaluation.features", "flat", "one of gap, map"),
+    ("parallel.map", "vmap", "did you mean 'pmap'?"),
+    *((f"{o}.name", "sdg", "did you mean 'sgd'?") for o in OPTIMIZERS),
+    *((f"{o}.schedule", "cosin", "did you mean 'cosine'?") for o in OPTIMIZERS),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "remedy"), REFUSED)
+def test_a_value_that_cannot_work_is_refused_with_its_remedy(field, value, remedy):
+    message = refusal(set_field(field, value))
+    assert message.startswith(f"{field} = {value!r}: ")
+    assert remedy in message
+
+
+def test_every_field_has_a_case_of_refusal():
+    assert {field for field, *_ in REFUSED} | RANGES.keys() == set(FIELDS)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("value", [True, None, [1]], ids=str)
+def test_a_value_of_another_kind_is_refused(field, value):
+    if value is True and isinstance(config_lib.flatten(default.get_config())[field], float):
+        return  # ml_collections makes 1.0 of it
+    assert refusal(set_field(field, value)).startswith(f"{field} = {value!r}: ")
+
+
+def inside(value, low, high, low_allowed, high_allowed, integer):
+    above = value >= low if low_allowed else value > low
+    below = value <= high if high_allowed else value < high
+    return above and below and not (integer and isinstance(value, float))
+
+
+def numbers():
+    edges = [0, -0.0, 1, -1, 3, 4, math.nan, math.inf, -math.inf, 1.0, 5e-324, INT_MAX, INT_MAX + 1]
+    return st.one_of(
+        st.sampled_from(edges),
+        st.floats(),
+        st.floats(-2, 2),
+        st.integers(-(2**70), 2**70),
+        st.integers(-5, 5),
+    )
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(sorted(RANGES)), numbers())
+def test_a_number_is_refused_exactly_outside_its_range(field, value):
+    config = set_field(field, value)
+    try:
+        config_lib.validate(config)
+        refused = ""
+    except InputError as error:
+        refused = str(error)
+    value = config_lib.flatten(config)[field]  # the schema makes floats of integers
+    own = f"{field} = {value!r}: give a"
+    if not inside(value, *RANGES[field]):
+        assert refused.startswith(own)
+    else:
+        assert not refused.startswith(own)
+        # A subset too small and devices that do not divide a batch are refused as such.
+        assert not refused or field in ("data.subset", "parallel.devices")
+
+
+def test_ten_to_the_four_hundred_is_too_many_steps():
+    assert f"<= {INT_MAX}" in refusal(changed(unlearn__steps=10**400))
+
+
+def test_other_values_than_the_defaults_are_taken(monkeypatch):
+    monkeypatch.setattr(sources, "check", lambda *_: None)
+    assert OTHER.keys() | {"method", "model.name"} == set(FIELDS)
+    config_lib.validate(changed(**{f.replace(".", "__"): v for f, v in OTHER.items()}))
+
+
+def test_missing_and_additional_fields_are_refused():
+    c = default.get_config().unlock()
+    del c.ec["lambda"]
+    assert "ec.lambda = None: the config lacks this field" in refusal(c)
+    c = default.get_config().unlock()
+    c.ec.temprature = 0.1
+    assert "ec.temprature = 0.1: no such field; did you mean 'ec.temperature'?" in refusal(c)
+
+
+# Fields against each other.
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"ec__candidates": "forget", "forget__classes": "1,2"},
+        {"ec__points": "stage1,stage3", "ec__weights": "0,2.5"},
+        {"ec__points": "stage3", "ec__weights": "1"},
+        {"model__depth": 20, "ec__weights": "1,2,3"},
+        {"parallel__devices": 4},
+        {"data__subset": 10},
+        {"modules__epochs": 0.0, "unlearn__optimizer__clip": 0.0, "unlearn__min_spread": 0.0},
+    ],
+    ids=str,
+)
+def test_values_that_go_together_are_taken(fields):
+    config_lib.validate(changed(**fields))
+
+
+def test_points_follow_the_depth():
+    assert "of stage1,stage2,stage3" in refusal(changed(model__depth=20, ec__points="stage4"))
+    stages = {depth: len(sizes) for depth, (sizes, _) in resnet.STAGE_SIZES.items()}
+    for depth in stages:
+        last = f"stage{stages[depth]}"
+        config_lib.validate(changed(model__depth=depth, ec__points=last))
+        beyond = f"stage{stages[depth] + 1}"
+        assert "no point" in refusal(changed(model__depth=depth, ec__points=beyond))
+    listed = refusal(changed(model__depth=9)).partition("one of ")[2]
+    assert [int(d) for d in listed.split(", ")] == sorted(stages)
+
+
+def test_more_neighbors_than_images_are_refused():
+    message = refusal(changed(data__subset=20, evaluation__neighbors=21))
+    assert message == "evaluation.neighbors = 21: data.subset keeps 20 images; at most that"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 600), st.integers(1, 64))
+def test_the_batch_sizes_advised_can_be_shared_by_the_devices(size, devices):
+    config = changed(
+        data__batch_size=size,
+        data__retain_batch_size=devices,
+        data__forget_batch_size=devices,
+        data__eval_batch_size=devices,
+    )
+    if size % devices == 0:
+        config_lib.check_batches(config, devices)
+        return
+    message = refusal(config, config_lib.check_batches, devices)
+    assert message.startswith(f"data.batch_size = {size}: is not divisible by {devices} devices")
+    advised = [int(n) for n in re.findall(r"\d+", message.partition("use ")[2])]
+    assert advised
+    for number in advised:
+        assert number > 0
+        assert number % devices == 0
+        assert abs(number - size) < devices
+
+
+@pytest.mark.parametrize("name", ["batch", "retain_batch", "forget_batch", "eval_batch"])
+def test_every_batch_size_is_checked_against_the_devices(name):
+    config = changed(**{"parallel__devices": 4, f"data__{name}_size": 6})
+    assert refusal(config).startswith(f"data.{name}_size = 6: is not divisible by 4 devices")
+
+
+@pytest.mark.parametrize(
+    ("spec", "stages"),
+    [
+        ("all", ("original", "oracle", "modules", "unlearn", "evaluate", "report")),
+        ("report, original,original", ("original", "report")),
+        ("unlearn", ("unlearn",)),
+    ],
+)
+def test_stages_run_in_their_order(spec, stages):
+    assert config_lib.stage_names(changed(stages=spec)) == stages
+
+
+def test_methods_are_the_files_of_the_folder():
+    from ec_jax import methods
+
+    listed = refusal(changed(method="zzz")).partition("one of ")[2]
+    assert tuple(listed.split(", ")) == methods.names()
+
+
+def test_choices_are_those_of_the_code():
+    """``config`` repeats them, so that a mistake is answered without importing JAX."""
+    from ec_jax import parallel
+    from ec_jax.data import augment
+    from ec_jax.losses import contrastive
+    from ec_jax.models import modules
+    from ec_jax.training import optimizer
+
+    rules = config_lib._rules()
+    assert rules["data.augment"] == augment.KINDS
+    assert rules["modules.kind"] == modules.KINDS
+    assert rules["parallel.map"] == parallel.MAPS
+    assert rules["ec.candidates"] == contrastive.CANDIDATES
+    for recipe in OPTIMIZERS:
+        assert rules[f"{recipe}.name"] == optimizer.OPTIMIZERS
+        assert rules[f"{recipe}.schedule"] == optimizer.SCHEDULES
+    assert rules["model.depth"] == tuple(resnet.STAGE_SIZES)
+    for depth, stages in config_lib._DEPTHS.items():
+        assert resnet.points(depth) == tuple(f"stage{i + 1}" for i in range(stages))
+
+
+# The shipped configs.
+
+
+@pytest.mark.parametrize(("name", "scenario"), SHIPPED, ids=str)
+def test_shipped_configs_are_valid_and_locked(name, scenario, monkeypatch):
+    monkeypatch.setattr(sources, "check", lambda *_: None)  # the archives need not be here
+    config = importlib.import_module(f"configs.{name}").get_config(
+        *([scenario] if scenario else [])
+    )
+    config_lib.validate(config)
+    assert config.is_locked
+    assert config_lib.flatten(config).keys() == set(FIELDS)
+    found, expected = config_lib.forget_classes(config), SHIPPED[name, scenario]
+    assert found == expected if isinstance(expected, tuple) else len(found) == expected
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in SHIPPED}))
+def test_shipped_configs_say_what_they_are(name):
+    module = importlib.import_module(f"configs.{name}")
+    assert "python -m ec_jax.main --config=configs/" in module.__doc__
+    assert "Measured: " in module.__doc__
+    scenarios = getattr(module, "SCENARIOS", {})
+    assert set(scenarios) == {s for n, s in SHIPPED if n == name and s}
+    for scenario in scenarios:
+        assert f"``{scenario}``" in module.__doc__
+
+
+def test_no_config_is_untested():
+    assert {p.stem for p in (ROOT / "configs").glob("*.py")} == {name for name, _ in SHIPPED}
+
+
+def test_an_unknown_scenario_names_those_there_are():
+    from configs import cifar10
+
+    with pytest.raises(ValueError, match="no scenario 'two'; there are one, three"):
+        cifar10.get_config("two")
+
+
+def test_the_command_and_the_schema_do_without_jax():
+    code = (
+        "import sys, ec_jax.main, ec_jax.config as c;"
+        "from configs import default;"
+        "c._check_fields(c.flatten(default.get_config()));"
+        "print({'jax', 'flax', 'orbax', 'tensorflow'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,319 @@
+"""Every mistake on the command line: one line on stderr, exit status 2, nothing left behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from test_config import OTHER
+
+from configs import digits
+from ec_jax import config as config_lib
+from ec_jax import rng
+from ec_jax.checkpoint import Checkpoints
+from ec_jax.models.network import build
+from ec_jax.training.optimizer import make_optimizer
+from ec_jax.training.state import create
+
+ROOT = Path(__file__).parent.parent
+DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
+CIFAR10 = str(ROOT / "configs" / "cifar10.py")
+# The command with a little Python before it.
+WITH = "import runpy, sys\n{}\nrunpy.run_module('ec_jax.main', run_name='__main__')"
+
+
+def command(*arguments, before=None, cwd=ROOT, **env):
+    start = ["-c", WITH.format(before)] if before else ["-m", "ec_jax.main"]
+    return subprocess.run(
+        [sys.executable, *start, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        timeout=60,
+    )
+
+
+def refused(*arguments, says=(), **how):
+    """Runs a command that cannot work; ``says`` are parts of its one line, in their order."""
+    done = command(*arguments, **how)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in lines[0]
+    rest = lines[0]
+    for part in says:
+        assert part in rest, (part, lines[0])
+        rest = rest.partition(part)[2]
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A folder that must not come into being, nor the one above it."""
+    folder = tmp_path / "runs" / "new"
+    yield folder
+    assert not folder.parent.exists()
+
+
+FIELDS = [
+    ("ec.temprature=0.1", "'0.1'", "did you mean 'ec.temperature'?"),
+    ("temperature=0.1", "'0.1'", "did you mean 'ec.temperature'?"),
+    ("ec.temperature.x=1", "'1'", "did you mean 'ec.temperature'?"),
+    ("ec=1", "'1'", "set one of ec."),
+    ("ec.temperature=abc", "'abc'", "give a number"),
+    ("unlearn.steps=1.5", "'1.5'", "give an integer"),
+    ("unlearn.steps=True", "'True'", "give an integer"),
+    ("ec.temperature=0", "0.0", "give a number > 0"),
+    ("ec.temperature=-1", "-1.0", "give a number > 0"),
+    ("ec.temperature=nan", "nan", "give a number > 0"),
+    ("seed=-1", "-1", "give an integer >= 0"),
+    ("data.name=cifar", "'cifar'", "did you mean 'cifar10'?"),
+    ("method=ecc", "'ecc'", "did you mean 'ec'?"),
+    ("forget.classes=3,thre", "'3,thre'", "no class is named 'thre'"),
+    ("forget.classes=11", "'11'", "ids go from 0 to 9"),
+    ("forget.classes=0,1,2,3,4,5,6,7,8,9", "'0,1,2", "leave at least one"),
+    ("forget.classes=", "''", "names no class"),
+    ("ec.candidates=forget", "'forget'", "use both, or forget several classes"),
+    ("data.batch_size=63", "63", "not divisible by 2 devices; use 62 or 64"),
+    ("data.data_dir=/no/such/folder", "'/no/such/folder'", "no such folder"),
+    ("data.manual_dir=/no/such/folder", "'/no/such/folder'", "no such folder"),
+    ("original.checkpoint=/no/such/folder", "'/no/such/folder'", "no checkpoint there; give"),
+    ("stages=unlern", "'unlern'", "did you mean 'unlearn'?"),
+    ("model.name=resnett", "'resnett'", "did you mean 'resnet'?"),
+    (f"original.checkpoint={ROOT / 'configs'}", "configs'", "no checkpoint there; give"),
+    ("stages=unlearn", "'unlearn'", "needs original", "add original"),
+]
+
+
+@pytest.mark.parametrize("case", FIELDS, ids=lambda c: c[0])
+def test_fields(case, workdir):
+    override, *says = case
+    field = override.partition("=")[0]
+    arguments = (DIGITS, f"--workdir={workdir}", "--config.parallel.devices=2")
+    refused(*arguments, f"--config.{override}", says=(f"{field} = ", *says))
+
+
+FLAGS = [
+    ((), "--config = None: give a file"),
+    (("--config",), "--config = None: give a file"),
+    ((DIGITS, "--wokdir=x"), "--wokdir = 'x': no such flag; did you mean 'workdir'?"),
+    ((DIGITS, "--workdir="), "--workdir = '': give a folder"),
+    ((DIGITS, "--workdir"), "--workdir = None: give a folder"),
+    ((DIGITS, DIGITS, "--config.seed=1"), "digits.py': given twice; give one file"),
+    ((DIGITS, "more"), "argument = 'more': not understood; flags are written --name=value"),
+    ((DIGITS, "--config.seed"), "seed = None: give an integer, as in --config.seed=VALUE"),
+    (("--config.seed=1", DIGITS), "--config.seed = '1': give it after --config=FILE"),
+    (
+        ("--config", "configs/digts.py"),
+        "'configs/digts.py': no such file; did you mean 'configs/di",
+    ),
+    (("--config=digits.py",), "'digits.py': no such file; did you mean 'configs/digits.py'?"),
+    ((f"--config={CIFAR10}:nonsense",), "cifar10.py:nonsense'", "no scenario", "are one, three"),
+    ((f"{DIGITS}:one",), "digits.py:one'", "correct what follows the colon"),
+]
+
+
+@pytest.mark.parametrize("case", FLAGS, ids=lambda c: c[1])
+def test_flags(case, workdir):
+    arguments, *says = case
+    refused(f"--workdir={workdir}", *arguments, says=says)
+
+
+def test_the_workdir_is_asked_for():
+    refused(DIGITS, says=["--workdir = None: give a folder"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("def get_config(:", "SyntaxError: "),
+        ("import not_there", "ModuleNotFoundError: No module named 'not_there'"),
+        ("open('/no/such/file')", "FileNotFoundError: "),
+        ("def get_config():\n    raise KeyError('width')", "KeyError: 'width'"),
+        ("raise SystemExit('no')", "SystemExit: no"),
+        ("x = 1", "has no get_config()"),
+        ("def get_config():\n    pass", "has no get_config() that returns a ConfigDict"),
+        ("def get_config():\n    return {'seed': 1}", "has no get_config() that returns"),
+    ],
+    ids=lambda v: v.splitlines()[-1],
+)
+def test_a_config_file_that_fails_is_named_with_the_reason(text, reason, tmp_path, workdir):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    refused(
+        f"--config={path}", f"--workdir={workdir}", says=[f"--config = {str(path)!r}: ", reason]
+    )
+
+
+def test_a_field_missing_from_the_users_own_config_is_named(tmp_path, workdir):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import default\n\n\ndef get_config():\n"
+        "    c = default.get_config().unlock()\n    del c.ec.temperature\n    return c\n"
+    )
+    says = ["ec.temperature = None: the config lacks this field"]
+    refused(f"--config={path}", f"--workdir={workdir}", says=says, cwd=tmp_path)
+
+
+# The workdir.
+
+
+@pytest.mark.parametrize("inside", ["", "run"], ids=["itself", "above it"])
+def test_a_file_where_the_workdir_should_be(tmp_path, inside):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    workdir = file / inside
+    says = [f"workdir = {str(workdir)!r}: cannot be written", "choose another folder"]
+    refused(DIGITS, f"--workdir={workdir}", says=says)
+    assert file.read_text() == "mine"
+
+
+def test_a_workdir_of_foreign_files(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    says = [f"workdir = {str(tmp_path)!r}: holds other files; choose an empty folder"]
+    refused(DIGITS, f"--workdir={tmp_path}", says=says)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_workdir_of_another_config(tmp_path):
+    config_lib.write_resolved(digits.get_config(), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    says = [
+        "workdir = ",
+        "ec.temperature is ",
+        " there and 0.7 here",
+        "choose another folder, or set",
+    ]
+    refused(DIGITS, f"--workdir={tmp_path}", "--config.ec.temperature=0.7", says=says)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_workdir_with_a_broken_config(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    says = ["workdir = ", "config.json cannot be read; choose another folder"]
+    refused(DIGITS, f"--workdir={tmp_path}", says=says)
+
+
+# What is found out with JAX or TFDS.
+
+
+def test_batches_that_all_devices_cannot_share(workdir):
+    says = ["data.batch_size = 64: is not divisible by 3 devices; use 63 or 66"]
+    refused(DIGITS, f"--workdir={workdir}", says=says, JAX_NUM_CPU_DEVICES="3")
+
+
+@pytest.fixture(scope="module")
+def narrow_model(tmp_path_factory):
+    """A checkpoint of the digits' network, at half its width."""
+    c = digits.get_config()
+    c.model.width = 8
+    network = build(c.model, 10, module_kind=None, axis_name=None)
+    variables = network.init(rng.key(0, "init"), (8, 8, 1))
+    state = create(network, variables, make_optimizer(c.original.optimizer, 1), ("backbone",))
+    folder = tmp_path_factory.mktemp("model")
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(jax.block_until_ready(state), {"seconds": 0.0, "steps": 0, "images": 0})
+    checkpoints.close()
+    return folder
+
+
+def test_a_checkpoint_that_does_not_fit(narrow_model, workdir):
+    field = f"original.checkpoint={narrow_model}"
+    says = [
+        f"original.checkpoint = {str(narrow_model)!r}: does not fit the model",
+        "params/head/kernel is (64, 10) there and (128, 10) here",
+        "set model.*",
+    ]
+    refused(DIGITS, f"--workdir={workdir}", f"--config.{field}", says=says)
+
+
+def test_no_network_to_download_from(tmp_path, workdir):
+    """What to fetch, and where to put it."""
+    cut = "import socket\ndef cut(*a, **k): raise OSError\nsocket.create_connection = cut"
+    says = [
+        "data.name = 'cifar10': not prepared",
+        "no network",
+        "fetch https://",
+        "data.manual_dir",
+    ]
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "")
+    arguments = (
+        f"--config={CIFAR10}",
+        f"--workdir={workdir}",
+        f"--config.data.data_dir={tmp_path}",
+    )
+    refused(*arguments, before=cut, says=says, **proxies)
+
+
+def test_a_folder_without_the_archives(tmp_path, workdir):
+    says = [f"data.manual_dir = {str(tmp_path)!r}: lacks cifar-10-binary.tar.gz", "put it there"]
+    dirs = [f"--config.data.{name}={tmp_path}" for name in ("data_dir", "manual_dir")]
+    refused(f"--config={CIFAR10}", f"--workdir={workdir}", *dirs, says=says)
+
+
+# The other ends.
+
+STUB = """import types
+from ec_jax.errors import TrainingError
+class Experiment:
+    def __init__(self, config, workdir): self.config = config
+    def run(self): {}
+sys.modules['ec_jax.pipeline'] = types.SimpleNamespace(Experiment=Experiment)"""
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "says"),
+    [
+        (
+            "raise TrainingError('unlearn: step 3: loss is nan')",
+            3,
+            "error: unlearn: step 3: loss is nan",
+        ),
+        ("raise KeyboardInterrupt", 130, "error: interrupted; the same command goes on"),
+        ("print(self.config.ec.temperature, self.config.forget.classes)", 0, ""),
+    ],
+)
+def test_exit_statuses(body, status, says, workdir):
+    overrides = ("--config.ec.temperature", "1", "--config.forget.classes=random:2")
+    arguments = ("--config", ROOT / "configs" / "digits.py", "--workdir", workdir, *overrides)
+    done = command(*arguments, before=STUB.format(body))
+    assert done.returncode == status
+    assert done.stderr.count("\n") == bool(says)
+    assert done.stderr.startswith(says)
+    assert done.stdout == ("" if says else "1.0 random:2\n")
+
+
+def test_every_field_can_be_overridden_in_either_form(workdir):
+    before = STUB.format("print(self.config.to_json())")
+    before += "\nfrom ec_jax.data import sources\nsources.check = lambda *a: None"
+    whole = [f"--config.{field}={value}" for field, value in OTHER.items()]
+    apart = [part for f, v in OTHER.items() for part in (f"--config.{f}", v)]
+    for overrides in (whole, apart):
+        done = command(DIGITS, f"--workdir={workdir}", *overrides, before=before)
+        assert done.stderr == ""
+        found = config_lib.flatten(json.loads(done.stdout))
+        assert found == {**config_lib.flatten(digits.get_config()), **OTHER}
+
+
+def test_help():
+    done = command("--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for word in ("--config", "--workdir", "Exit status"):
+        assert word in done.stdout
+
+
+def test_scenarios_and_config_files_work_from_any_folder(tmp_path, workdir):
+    (tmp_path / "mine.py").write_text(
+        "from configs import cifar10\ndef get_config(name):\n    return cifar10.get_config(name)\n"
+    )
+    before = STUB.format("print(self.config.forget.classes)")
+    before += "\nfrom ec_jax.data import sources\nsources.check = lambda *a: None"
+    done = command("--config=mine.py:three", f"--workdir={workdir}", before=before, cwd=tmp_path)
+    assert done.stderr == ""
+    assert done.stdout == "1,5,8\n"
