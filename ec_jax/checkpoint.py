@@ -140,17 +140,7 @@ def check_model(path: str | Path, expected: Variables) -> None:
     Raises:
       InputError: names the first parameter that differs and both shapes.
     """
-    folder = find_model(path)
-    try:
-        metadata = ocp.StandardCheckpointer().metadata(folder).item_metadata
-        found = shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
-    except Exception as error:
-        raise InputError(
-            "original.checkpoint",
-            str(path),
-            f"cannot be read ({type(error).__name__}); is it whole?",
-        ) from error
-    wanted = shapes(expected)
+    found, wanted = _stored_shapes(path), shapes(expected)
     # Parameters first: BatchNorm's statistics differ only where they do.
     names = sorted(wanted.keys() | found.keys(), key=lambda n: (not n.startswith("params"), n))
     for name in names:
@@ -162,6 +152,21 @@ def check_model(path: str | Path, expected: Variables) -> None:
                 f"does not fit the model: {name} is {here} there and {there} here; "
                 "set model.* and data.name to what it was trained with",
             )
+
+
+def _stored_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    folder = find_model(path)
+    try:
+        metadata = ocp.StandardCheckpointer().metadata(folder).item_metadata
+        # Of damaged files orbax tells no error: there is then nothing in them.
+        found = shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
+        reason = "" if found else "it holds no parameters"
+    except Exception as error:
+        reason = type(error).__name__
+    if reason:
+        remedy = f"cannot be read ({reason}); copy the checkpoint anew, or give another"
+        raise InputError("original.checkpoint", str(path), remedy)
+    return found
 
 
 def load_model(path: str | Path, like: Variables) -> Variables:

@@ -132,7 +132,8 @@ def validate(config: Any) -> None:
     from ec_jax.data import sources
 
     sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
-    _check_subset(config, len(sources.class_names(config.data.name)))
+    name = config.data.name
+    _check_sizes(config, len(sources.class_names(name)), sources.train_size(name))
     chosen = forget_classes(config)
     if config.ec.candidates == "forget" and len(chosen) == 1:
         raise InputError(
@@ -163,16 +164,22 @@ def _check_fields(values: dict[str, Any]) -> None:
             raise InputError(field, value, "give text")
 
 
-def _check_subset(config: Any, classes: int) -> None:
-    """A subset has images of every class, and as many as are asked for elsewhere."""
+def _check_sizes(config: Any, classes: int, images: int) -> None:
+    """A subset has images of every class and is one, and k-NN has enough neighbours."""
     subset, neighbors = config.data.subset, config.evaluation.neighbors
     if 0 < subset < classes:
         raise InputError(
             "data.subset", subset, f"leaves classes without an image; at least {classes}, or 0"
         )
-    if 0 < subset < neighbors:
+    if subset > images:
         raise InputError(
-            "evaluation.neighbors", neighbors, f"data.subset keeps {subset} images; at most that"
+            "data.subset", subset, f"the set has {images} training images; 0 for all"
+        )
+    if neighbors > (subset or images):
+        raise InputError(
+            "evaluation.neighbors",
+            neighbors,
+            f"there are {subset or images} training images; at most that",
         )
 
 

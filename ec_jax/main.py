@@ -22,10 +22,6 @@ from ec_jax.errors import InputError, TrainingError
 # Config files import one another as `configs.NAME`, from whatever folder they are started.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file with get_config(), e.g. configs/digits.py.", lock_config=True
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run's results and checkpoints go.")
 _HELP = {"help", "helpshort", "helpfull", "helpxml", "?"}
 _PARSERS = {int: (flags.IntegerParser(), "an integer"), float: (flags.FloatParser(), "a number")}
 
@@ -36,11 +32,10 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise InputError("argument", argv[1], "not understood; flags are written --name=value")
-        if not _WORKDIR.value:
-            raise InputError(
-                "--workdir", _WORKDIR.value, "give a folder, e.g. --workdir=runs/digits"
-            )
-        config, workdir = _CONFIG.value, os.path.expanduser(_WORKDIR.value)
+        config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
+        if not workdir:
+            raise InputError("--workdir", workdir, "give a folder, e.g. --workdir=runs/digits")
+        workdir = os.path.expanduser(workdir)
         config_lib.validate(config)
         config_lib.check_workdir(config, workdir)
         from ec_jax.pipeline import Experiment  # JAX is imported only for input that can work
@@ -52,6 +47,17 @@ def main(argv: Sequence[str]) -> None:
         _end(3, str(error))
     except KeyboardInterrupt:
         _end(130, "interrupted; the same command goes on from the newest checkpoint")
+
+
+def define_flags() -> None:
+    """The command's own flags; ml_collections adds the config's fields when it has read it."""
+    try:  # ml_collections reads --flagfile already here
+        config_flags.DEFINE_config_file(
+            "config", None, "A file with get_config(), e.g. configs/digits.py.", lock_config=True
+        )
+    except flags.Error as error:
+        _end(2, str(error))
+    flags.DEFINE_string("workdir", None, "Where the run's results and checkpoints go.")
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
@@ -144,6 +150,7 @@ def run() -> None:
     """Entry point of ``python -m ec_jax.main``."""
     # TFDS and XLA speak on stderr, where a user looks for errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    define_flags()
     app.run(main, flags_parser=parse_flags)
 
 

@@ -4,6 +4,7 @@ An update step is written once as a program for one device with named collective
 ``jax.jit(jax.shard_map(...))`` or ``jax.pmap`` runs it on every device of the mesh.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,30 +17,27 @@ from ec_jax.errors import InputError
 
 AXIS = "data"  # the one axis over which a batch is cut
 MAPS = ("shard_map", "pmap")
+MOST_VIRTUAL = 64  # devices that one CPU is asked to play; more only grow slower
 
 
 def make_mesh(devices: int = 0) -> Mesh:
     """A one-axis mesh of ``devices`` devices (0: all that JAX sees).
 
-    On a machine that has only its CPU, that many virtual devices are made.
+    On a machine that has only its CPU, that many virtual devices are made, 64 at most.
 
     Raises:
       InputError: there are fewer devices.
     """
-    if devices > 1 and not _started() and jax.config.jax_num_cpu_devices < devices:
-        # Without effect where an accelerator is the default backend.
-        jax.config.update("jax_num_cpu_devices", devices)
+    if 1 < devices <= MOST_VIRTUAL and jax.config.jax_num_cpu_devices < devices:
+        with contextlib.suppress(RuntimeError):  # JAX has made its devices already
+            # Without effect where an accelerator is the default backend.
+            jax.config.update("jax_num_cpu_devices", devices)
     found = jax.devices()
     if devices > len(found):
         raise InputError(
             "parallel.devices", devices, f"there are {len(found)}; use at most that, or 0 for all"
         )
     return Mesh(np.array(found[: devices or len(found)]), (AXIS,))
-
-
-def _started() -> bool:
-    # The number of CPU devices can be set only before JAX makes its backends.
-    return bool(jax._src.xla_bridge.backends_are_initialized())
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

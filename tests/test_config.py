@@ -223,8 +223,9 @@ def test_a_number_is_refused_exactly_outside_its_range(field, value):
         assert refused.startswith(own)
     else:
         assert not refused.startswith(own)
-        # A subset too small and devices that do not divide a batch are refused as such.
-        assert not refused or field in ("data.subset", "parallel.devices")
+        # What does not go with the set's size or the batch sizes is refused as such.
+        others = ("data.subset", "evaluation.neighbors", "parallel.devices")
+        assert not refused or field in others
 
 
 def test_ten_to_the_four_hundred_is_too_many_steps():
@@ -278,9 +279,17 @@ def test_points_follow_the_depth():
     assert [int(d) for d in listed.split(", ")] == sorted(stages)
 
 
-def test_more_neighbors_than_images_are_refused():
-    message = refusal(changed(data__subset=20, evaluation__neighbors=21))
-    assert message == "evaluation.neighbors = 21: data.subset keeps 20 images; at most that"
+@pytest.mark.parametrize(("subset", "images"), [(20, 20), (0, 1437)])
+def test_more_neighbors_than_images_are_refused(subset, images):
+    config_lib.validate(changed(data__subset=subset, evaluation__neighbors=images))
+    message = refusal(changed(data__subset=subset, evaluation__neighbors=images + 1))
+    assert message.startswith(f"evaluation.neighbors = {images + 1}: there are {images} training")
+
+
+def test_a_subset_larger_than_the_set_is_refused():
+    config_lib.validate(changed(data__subset=1437))
+    message = refusal(changed(data__subset=1438))
+    assert message == "data.subset = 1438: the set has 1437 training images; 0 for all"
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,13 +1,12 @@
 """Every mistake on the command line: one line on stderr, exit status 2, nothing left behind."""
 
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import jax
 import pytest
+from command import ROOT, command
 from test_config import OTHER
 
 from configs import digits
@@ -18,23 +17,8 @@ from ec_jax.models.network import build
 from ec_jax.training.optimizer import make_optimizer
 from ec_jax.training.state import create
 
-ROOT = Path(__file__).parent.parent
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
 CIFAR10 = str(ROOT / "configs" / "cifar10.py")
-# The command with a little Python before it.
-WITH = "import runpy, sys\n{}\nrunpy.run_module('ec_jax.main', run_name='__main__')"
-
-
-def command(*arguments, before=None, cwd=ROOT, **env):
-    start = ["-c", WITH.format(before)] if before else ["-m", "ec_jax.main"]
-    return subprocess.run(
-        [sys.executable, *start, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        timeout=60,
-    )
 
 
 def refused(*arguments, says=(), **how):
@@ -83,6 +67,8 @@ FIELDS = [
     ("data.data_dir=/no/such/folder", "'/no/such/folder'", "no such folder"),
     ("data.manual_dir=/no/such/folder", "'/no/such/folder'", "no such folder"),
     ("original.checkpoint=/no/such/folder", "'/no/such/folder'", "no checkpoint there; give"),
+    ("data.subset=1438", "1438", "the set has 1437 training images; 0 for all"),
+    ("evaluation.neighbors=1438", "1438", "there are 1437 training images; at most that"),
     ("stages=unlern", "'unlern'", "did you mean 'unlearn'?"),
     ("model.name=resnett", "'resnett'", "did you mean 'resnet'?"),
     (f"original.checkpoint={ROOT / 'configs'}", "configs'", "no checkpoint there; give"),
@@ -102,6 +88,7 @@ FLAGS = [
     ((), "--config = None: give a file"),
     (("--config",), "--config = None: give a file"),
     ((DIGITS, "--wokdir=x"), "--wokdir = 'x': no such flag; did you mean 'workdir'?"),
+    ((DIGITS, "--flagfile=/no/such/file"), "Unable to open flagfile", "'/no/such/file'"),
     ((DIGITS, "--workdir="), "--workdir = '': give a folder"),
     ((DIGITS, "--workdir"), "--workdir = None: give a folder"),
     ((DIGITS, DIGITS, "--config.seed=1"), "digits.py': given twice; give one file"),
@@ -230,6 +217,21 @@ def test_a_checkpoint_that_does_not_fit(narrow_model, workdir):
         "set model.*",
     ]
     refused(DIGITS, f"--workdir={workdir}", f"--config.{field}", says=says)
+
+
+@pytest.mark.parametrize("damage", ["_METADATA", "manifest.ocdbt"])
+def test_a_damaged_checkpoint(narrow_model, damage, tmp_path, workdir):
+    copy = shutil.copytree(narrow_model, tmp_path / "copy")
+    (copy / "0" / "model" / damage).write_bytes(b"")
+    says = [f"original.checkpoint = {str(copy)!r}: cannot be read", "copy the checkpoint anew"]
+    refused(DIGITS, f"--workdir={workdir}", f"--config.original.checkpoint={copy}", says=says)
+
+
+def test_more_devices_than_one_cpu_can_play(workdir):
+    sizes = [f"--config.data.{n}_size=1024" for n in ("batch", "retain_batch", "forget_batch")]
+    arguments = (DIGITS, f"--workdir={workdir}", *sizes, "--config.data.eval_batch_size=1024")
+    says = ["parallel.devices = 1024: there are 1; use at most that, or 0 for all"]
+    refused(*arguments, "--config.parallel.devices=1024", says=says)
 
 
 def test_no_network_to_download_from(tmp_path, workdir):

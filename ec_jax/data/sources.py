@@ -35,12 +35,12 @@ road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirr
 sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
 wardrobe whale willow_tree wolf woman worm
 """
-# name: (class names, shape of an image)
+# name: (class names, shape of an image, training images)
 _SETS = {
-    "digits": (tuple("0123456789"), (8, 8, 1)),
-    "fashion_mnist": (tuple(_FASHION.split(",")), (28, 28, 1)),
-    "cifar10": (tuple(_CIFAR10.split(",")), (32, 32, 3)),
-    "cifar100": (tuple(_CIFAR100.split()), (32, 32, 3)),
+    "digits": (tuple("0123456789"), (8, 8, 1), 1_437),
+    "fashion_mnist": (tuple(_FASHION.split(",")), (28, 28, 1), 60_000),
+    "cifar10": (tuple(_CIFAR10.split(",")), (32, 32, 3), 50_000),
+    "cifar100": (tuple(_CIFAR100.split()), (32, 32, 3), 50_000),
 }
 _DECODED_AT_ONCE = 4096  # images in memory in TFDS's own form while a set is read
 _PROBE_SECONDS = 3.0  # for a host's name and a connection to it
@@ -100,6 +100,11 @@ def class_names(name: str) -> tuple[str, ...]:
 def image_shape(name: str) -> tuple[int, int, int]:
     """Height, width and channels of a set's images."""
     return _SETS[name][1]
+
+
+def train_size(name: str) -> int:
+    """Training images of a whole set."""
+    return _SETS[name][2]
 
 
 @contextlib.contextmanager
