@@ -91,7 +91,7 @@ def get_config() -> ConfigDict:
 
     c.ec = ConfigDict()
     c.ec.points = "all"  # all, or a comma list of the model's points (stage1,stage2,...)
-    c.ec.weights = "uniform"  # uniform | linear | reversed | comma list, one number a point
+    c.ec.weights = "uniform"  # uniform | linear | geometric | reversed | a number a point: 1,1,2,2
     c.ec.weights_sum = 1.0  # the weights are scaled to this sum, > 0
     c.ec["lambda"] = 1.0  # weight of forgetting against retaining, >= 0
     c.ec.temperature = 0.1  # tau of the contrastive loss, > 0

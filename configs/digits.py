@@ -1,9 +1,8 @@
 """scikit-learn's digits (1,797 images of 8x8), the digit 3 forgotten.
 
 Command:  python -m ec_jax.main --config=configs/digits.py --workdir=runs/digits
-Measured: seeds 0 to 2, a run each, on 2 CPU cores: docs/results/digits. The forgotten class falls
-          to 0 % on every split as the oracle's; CKA to the original at the last stage stays
-          within 0.1 above the oracle's on seeds 1 and 2, not on seed 0.
+Measured: seeds 0 to 2, a run each, on 2 CPU cores: docs/results.md. The class is forgotten on
+          every split; the last stages move further than the oracle's on what is kept, too.
 """
 
 from configs import default
@@ -15,4 +14,8 @@ def get_config():
     c.data.batch_size = 64
     c.original.epochs = 60.0
     c.unlearn.steps = 240
+    c.unlearn.optimizer.learning_rate = 0.01
+    # A network that fits its training images whole holds the class in its last stages.
+    c.ec.weights = "geometric"
+    c.ec.temperature = 0.07
     return c

@@ -112,6 +112,11 @@ def _put_together(model: dict, rest: dict) -> TrainState:
     )
 
 
+def latest_step(folder: Path) -> int | None:
+    """The newest checkpoint's step in a training's folder, or None; opens nothing."""
+    return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=None)
+
+
 def find_model(path: str | Path) -> Path:
     """The ``model`` item under ``path``: a training's folder, one step of it, or the item.
 
@@ -119,8 +124,7 @@ def find_model(path: str | Path) -> Path:
       InputError: nothing of the kind is there.
     """
     path = Path(path).expanduser().absolute()
-    steps = sorted((p for p in path.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
-    for folder in (path, path / "model", *(s / "model" for s in reversed(steps))):
+    for folder in (path, path / "model", path / str(latest_step(path)) / "model"):
         if (folder / "_METADATA").is_file():
             return folder
     raise InputError(

@@ -18,6 +18,7 @@ from ec_jax.errors import InputError
 STAGES = ("original", "oracle", "modules", "unlearn", "evaluate", "report")
 # Fields that do not change what a run computes: they may differ between two starts.
 FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", "parallel.")
+WEIGHTS = ("uniform", "linear", "geometric", "reversed")  # named layer weights
 _DEPTHS = {8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4}  # depth: stages
 
 
@@ -50,6 +51,7 @@ class _Number:
         )
 
 
+_PROBE = ".ec_jax-"  # folders made to see whether one can
 _INT32 = 2**31 - 1  # steps and seeds are 32-bit in JAX
 _COUNT, _COUNT_OR_0 = (_Number(low, _INT32, integer=True) for low in (1, 0))
 _AT_LEAST_0, _ABOVE_0 = _Number(0), _Number(0, closed=False)
@@ -172,9 +174,7 @@ def _check_sizes(config: Any, classes: int, images: int) -> None:
             "data.subset", subset, f"leaves classes without an image; at least {classes}, or 0"
         )
     if subset > images:
-        raise InputError(
-            "data.subset", subset, f"the set has {images} training images; 0 for all"
-        )
+        raise InputError("data.subset", subset, f"the set has {images} training images; 0 for all")
     if neighbors > (subset or images):
         raise InputError(
             "evaluation.neighbors",
@@ -246,7 +246,7 @@ def _check_points(config: Any) -> None:
 
 
 def _check_weights(spec: str, count: int) -> None:
-    if spec in ("uniform", "linear", "reversed"):
+    if spec in WEIGHTS:
         return
     try:
         numbers = [float(w) for w in spec.split(",")]
@@ -256,14 +256,14 @@ def _check_weights(spec: str, count: int) -> None:
         raise InputError(
             "ec.weights",
             spec,
-            f"uniform, linear, reversed, or {count} finite numbers separated by commas, none "
+            f"{', '.join(WEIGHTS)}, or {count} finite numbers separated by commas, none "
             "negative and not all zero",
         )
 
 
 def check_batches(config: Any, devices: int) -> None:
-    """Refuses batch sizes that the devices cannot share equally."""
-    for name in ("batch_size", "retain_batch_size", "forget_batch_size", "eval_batch_size"):
+    """Refuses batches of training that the devices cannot share equally."""
+    for name in ("batch_size", "retain_batch_size", "forget_batch_size"):
         size = config.data[name]
         if size % devices:
             above = -(-size // devices) * devices
@@ -328,8 +328,10 @@ def _contents(workdir: Path) -> set[str]:
     try:
         place = next(p for p in (workdir, *workdir.parents) if p.exists())
         # By doing it: permission bits say nothing of special and read-only file systems.
-        tempfile.TemporaryDirectory(dir=place, prefix=".ec_jax-").cleanup()
-        return {p.name for p in workdir.iterdir()} if place == workdir else set()
+        tempfile.TemporaryDirectory(dir=place, prefix=_PROBE).cleanup()
+        found = {p.name for p in workdir.iterdir()} if place == workdir else set()
+        # Also what a run left that was killed just there.
+        return {name for name in found if not name.startswith(_PROBE)}
     except OSError as error:
         raise InputError(
             "workdir",

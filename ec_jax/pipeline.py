@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ec_jax import config as config_lib
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.data import augment, sources, splits
 from ec_jax.data.loader import Stream
-from ec_jax.errors import InputError
+from ec_jax.errors import InputError, TrainingError
 from ec_jax.evaluation import accuracy, cka, knn, variance
 from ec_jax.evaluation.features import Context, Features, extract
 from ec_jax.models.network import Network, Variables, build
@@ -35,6 +35,13 @@ from ec_jax.training.update import Recipe, make_update
 
 SCHEMA = 1
 MODELS = {"original": "original", "oracle": "oracle", "unlearned": "unlearn"}  # model: stage
+# {stage: stages whose results it reads}
+NEEDS = {
+    "modules": ("original",),
+    "unlearn": ("original", "modules"),
+    "evaluate": ("original", "oracle", "unlearn"),
+    "report": ("evaluate",),
+}
 EVALUATORS = (accuracy, cka, knn, variance)
 # A collapse is a failure of unlearning; the variance of a model trained from scratch may
 # legitimately move far, so there only vanished features count.
@@ -48,7 +55,7 @@ class Training:
     Attributes:
       streams: {name: (indices into the training images, images a step)}.
       steps: updates.
-      optimizer: a recipe of the config.
+      group: the config's group whose ``optimizer`` is used.
       loss: the update step's loss.
       modules: the network has its EC modules.
       trained: parts that move.
@@ -58,7 +65,7 @@ class Training:
 
     streams: Mapping[str, tuple[Any, int]]
     steps: int
-    optimizer: Any
+    group: str
     loss: Any
     modules: bool
     trained: tuple[str, ...]
@@ -82,7 +89,7 @@ class Experiment:
         self.config = config
         self.workdir = Path(workdir).absolute()
         self.stages = config_lib.stage_names(config)
-        self._check_stages()
+        self._check_there()
         data = config.data
         self.mesh = parallel.make_mesh(config.parallel.devices)
         config_lib.check_batches(config, self.mesh.size)
@@ -99,6 +106,7 @@ class Experiment:
         )
         self.splits = splits.split(self.data, self.forget_classes)
         self.mean, self.std = augment.moments(self.data.train_images)
+        self._check_finished()
 
     def run(self) -> None:
         """Runs the stages that are asked for and not done."""
@@ -107,7 +115,10 @@ class Experiment:
         for stage in self.stages:
             if stage in ("evaluate", "report"):
                 getattr(self, f"_{stage}")()
-            elif stage != "original" or not self.config.original.checkpoint:
+            elif stage == "original" and self.config.original.checkpoint:
+                found = checkpoint.find_model(self.config.original.checkpoint)
+                print(f"original: taken from {found}", flush=True)
+            else:
                 self._train(stage)
 
     # Trainings.
@@ -121,7 +132,7 @@ class Experiment:
             return Training(
                 {supervised.STREAM: (indices, c.data.batch_size)},
                 _steps(c.original.epochs, len(indices), c.data.batch_size),
-                c.original.optimizer,
+                "original",
                 supervised.make_loss(last),
                 modules=False,
                 trained=("backbone",),
@@ -131,7 +142,7 @@ class Experiment:
             return Training(
                 {supervised.STREAM: (everything, c.data.batch_size)},
                 _steps(c.modules.epochs, len(everything), c.data.batch_size),
-                c.modules.optimizer,
+                "modules",
                 supervised.make_loss(self.network().points[:-1]),
                 modules=True,
                 trained=("modules",),
@@ -144,8 +155,8 @@ class Experiment:
                 "forget": (data["forget_train"], c.data.forget_batch_size),
             },
             c.unlearn.steps,
-            c.unlearn.optimizer,
-            methods.build(c).loss,
+            "unlearn",
+            self._method.loss,
             modules=True,
             trained=parts,
             batch_norm_train=parts if c.unlearn.batch_norm == "train" else (),
@@ -160,8 +171,9 @@ class Experiment:
                 print(f"{stage}: done", flush=True)
                 return
             network = self.network(training.modules)
-            optimizer = make_optimizer(training.optimizer, training.steps)
-            state = create(network, self._start(stage, network), optimizer, training.trained)
+            optimizer = make_optimizer(self.config[training.group].optimizer, training.steps)
+            start, streams = self._start(stage, network), tuple(training.streams)
+            state = create(network, start, optimizer, training.trained, streams)
             if not training.steps:  # modules.epochs = 0: fresh modules are the result
                 checkpoints.save(state, {"seconds": 0.0, "steps": 0, "images": 0})
                 return
@@ -174,10 +186,21 @@ class Experiment:
                 checkpoints=checkpoints,
                 log_every=self.config.report.log_every,
                 min_spread=training.min_spread,
+                remedy=self._remedy(stage, training.group),
                 folder=self.workdir / "tensorboard",
             )
         finally:
             checkpoints.close()
+
+    def _remedy(self, stage: str, group: str) -> str:
+        new = "start anew in another workdir"
+        if stage not in ("original", "oracle"):
+            found = self.config.original.checkpoint or self.workdir / "checkpoints" / "original"
+            new += f" with --config.original.checkpoint={found}"
+        return (
+            f"lower {group}.optimizer.learning_rate, or its clip or weight_decay, and {new}; "
+            "the last good checkpoint is kept"
+        )
 
     def _step_fn(self, stage: str, training: Training, network: Network, optimizer: Any):
         """``(state, step) -> (state, metrics)``: the batch of that step, then the update."""
@@ -192,7 +215,7 @@ class Experiment:
             name: Stream(indices, size, c.seed, f"{stage}/{name}")
             for name, (indices, size) in training.streams.items()
         }
-        extras = methods.build(c).prepare(None) if stage == "unlearn" else {}
+        extras = self._method.prepare(None) if stage == "unlearn" else {}
         shared = parallel.replicate({"key": rng.key(c.seed, stage), "extras": extras}, self.mesh)
 
         def step_fn(state: TrainState, step: int):
@@ -224,7 +247,7 @@ class Experiment:
 
         def start():
             variables = network.init(jax.random.key(0), self.data.image_shape)
-            return create(network, variables, optimizer, ("modules",))
+            return create(network, variables, optimizer, ("modules",), (supervised.STREAM,))
 
         checkpoints = self._checkpoints("modules")
         try:
@@ -232,6 +255,10 @@ class Experiment:
         finally:
             checkpoints.close()
         return {"params": state.params, "batch_stats": state.batch_stats}
+
+    @functools.cached_property
+    def _method(self) -> methods.Method:
+        return methods.build(self.config, self.network(modules=False).points)
 
     # Models.
 
@@ -268,30 +295,33 @@ class Experiment:
 
     # Checks.
 
-    def _check_stages(self) -> None:
-        """Refuses stages whose forerunners are neither asked for nor there."""
-        needs = {
-            "modules": ("original",),
-            "unlearn": ("original", "modules"),
-            "evaluate": ("original", "oracle", "unlearn"),
-            "report": ("evaluate",),
-        }
+    def _forerunners(self) -> Iterator[tuple[str, str]]:
+        """(stage, forerunner): what is asked for and needs what is not."""
         for stage in self.stages:
-            for need in needs.get(stage, ()):
-                if need not in self.stages and not self._left_by(need):
-                    raise InputError(
-                        "stages",
-                        self.config.stages,
-                        f"{stage} needs {need}, which {self.workdir} does not hold; add {need}",
-                    )
+            for need in NEEDS.get(stage, ()):
+                brought = need == "original" and self.config.original.checkpoint
+                if need not in self.stages and not brought:
+                    yield stage, need
 
-    def _left_by(self, stage: str) -> bool:
-        if stage == "evaluate":
-            return (self.workdir / "metrics.json").exists()
-        if stage == "original" and self.config.original.checkpoint:
-            return True
-        folder = self.workdir / "checkpoints" / stage
-        return any(p.name.isdigit() for p in folder.glob("*"))
+    def _check_there(self) -> None:
+        """Refuses stages whose forerunners have left nothing."""
+        for stage, need in self._forerunners():
+            folder = self.workdir / "checkpoints" / need
+            result = self.workdir / "metrics.json" if need == "evaluate" else folder
+            if not (result.is_file() or checkpoint.latest_step(folder) is not None):
+                remedy = f"{stage} needs {need}, which {self.workdir} does not hold; add {need}"
+                raise InputError("stages", self.config.stages, remedy)
+
+    def _check_finished(self) -> None:
+        """Refuses stages whose forerunners were cut off: what is built on them would stay."""
+        for stage, need in self._forerunners():
+            if need == "evaluate":
+                continue
+            step = checkpoint.latest_step(self.workdir / "checkpoints" / need)
+            steps = self._training(need).steps
+            if step != steps:
+                remedy = f"{stage} needs {need}, which is at step {step} of {steps}; add {need}"
+                raise InputError("stages", self.config.stages, remedy)
 
     # Evaluation and report.
 
@@ -308,18 +338,37 @@ class Experiment:
             name: {k: v for e in EVALUATORS for k, v in e.run(splits_, context).items()}
             for name, splits_ in features.items()
         }
+        _refuse_nan(models)
         cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
-        cost["evaluate"] = {"seconds": round(time.monotonic() - began, 3)}
+        cost["evaluate"] = {
+            "seconds": round(time.monotonic() - began, 3),
+            "images": len(MODELS) * sum(map(len, self.splits.values())),
+        }
         config_lib.write_json(
             target,
             {"schema": SCHEMA, "scenario": self._scenario(), "models": models, "cost": cost},
         )
 
     def _features(self, name: str) -> dict[str, Features]:
-        network = self.network(modules=False)
         variables = parallel.replicate(
             {c: {"backbone": tree} for c, tree in self.model(name).items()}, self.mesh
         )
+
+        def forward(images):
+            return self._forward(variables, parallel.shard(images, self.mesh))
+
+        # Padded anyway: any number of devices can share it.
+        size = math.ceil(self.config.data.eval_batch_size / self.mesh.size) * self.mesh.size
+        out = {}
+        for split, rows in self.splits.items():
+            images, labels = self.data.images_and_labels(split, rows)
+            out[split] = extract(forward, images, labels, size, f"evaluate: {name} on {split}")
+        return out
+
+    @functools.cached_property
+    def _forward(self):
+        """``(variables, uint8 images) -> ({point: activation}, logits)``, compiled once."""
+        network = self.network(modules=False)
         gap = self.config.evaluation.features == "gap"
 
         @jax.jit
@@ -327,19 +376,10 @@ class Experiment:
             points, logits = network.activations(
                 variables, augment.normalize(images, self.mean, self.std)
             )
-            if gap:
-                points = {p: a.astype(jnp.float32).mean((1, 2)) for p, a in points.items()}
-            return {p: a.astype(jnp.float32) for p, a in points.items()}, logits
+            points = {p: a.astype(jnp.float32) for p, a in points.items()}
+            return {p: a.mean((1, 2)) if gap else a for p, a in points.items()}, logits
 
-        def on_devices(images):
-            return forward(variables, parallel.shard(images, self.mesh))
-
-        out = {}
-        for split, rows in self.splits.items():
-            print(f"evaluate: {name} on {split}, {len(rows)} images", flush=True)
-            images, labels = self.data.images_and_labels(split, rows)
-            out[split] = extract(on_devices, images, labels, self.config.data.eval_batch_size)
-        return out
+        return forward
 
     def _cost(self, stage: str) -> dict[str, float] | None:
         if stage == "original" and self.config.original.checkpoint:
@@ -359,6 +399,7 @@ class Experiment:
             "images": {split: len(rows) for split, rows in self.splits.items()},
             "model": f"{c.model.name}{c.model.depth}-w{c.model.width}",
             "points": list(self.network().points),
+            "features": c.evaluation.features,
             "method": c.method,
             "seed": c.seed,
         }
@@ -370,6 +411,16 @@ class Experiment:
                 config_lib.write_whole(self.workdir / name, functools.partial(write, metrics))
         print(table.text(metrics), flush=True)
         print(f"Written to {self.workdir}: metrics.json, table.md, cka.png", flush=True)
+
+
+def _refuse_nan(models: Mapping[str, Mapping[str, float]]) -> None:
+    for name, values in models.items():
+        for key, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"evaluate: {key} of the {name} model is {value}: its parameters or features "
+                    "are not finite; train it anew in another workdir, or give another checkpoint"
+                )
 
 
 # Compiled once for the trainings that start from the same network.

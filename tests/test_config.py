@@ -162,7 +162,7 @@ REFUSED = [
     ("ec.weights", "1,2,3,inf", "4 finite numbers"),
     ("ec.weights", "1e308,1e308,1,1", "4 finite numbers"),
     ("ec.weights", "0,0,0,0", "not all zero"),
-    ("ec.weights", "linaer", "uniform, linear, reversed"),
+    ("ec.weights", "linaer", "uniform, linear, geometric, reversed"),
     ("ec.candidates", "all", "one of forget, retain, both"),
     ("ec.candidates", "forget", "identically zero"),
     ("evaluation.features", "flat", "one of gap, map"),
@@ -299,7 +299,6 @@ def test_the_batch_sizes_advised_can_be_shared_by_the_devices(size, devices):
         data__batch_size=size,
         data__retain_batch_size=devices,
         data__forget_batch_size=devices,
-        data__eval_batch_size=devices,
     )
     if size % devices == 0:
         config_lib.check_batches(config, devices)
@@ -314,7 +313,7 @@ def test_the_batch_sizes_advised_can_be_shared_by_the_devices(size, devices):
         assert abs(number - size) < devices
 
 
-@pytest.mark.parametrize("name", ["batch", "retain_batch", "forget_batch", "eval_batch"])
+@pytest.mark.parametrize("name", ["batch", "retain_batch", "forget_batch"])
 def test_every_batch_size_is_checked_against_the_devices(name):
     config = changed(**{"parallel__devices": 4, f"data__{name}_size": 6})
     assert refusal(config).startswith(f"data.{name}_size = 6: is not divisible by 4 devices")

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import jax
 import pytest
@@ -201,7 +200,8 @@ def narrow_model(tmp_path_factory):
     c.model.width = 8
     network = build(c.model, 10, module_kind=None, axis_name=None)
     variables = network.init(rng.key(0, "init"), (8, 8, 1))
-    state = create(network, variables, make_optimizer(c.original.optimizer, 1), ("backbone",))
+    optimizer = make_optimizer(c.original.optimizer, 1)
+    state = create(network, variables, optimizer, ("backbone",), ("train",))
     folder = tmp_path_factory.mktemp("model")
     checkpoints = Checkpoints(folder)
     checkpoints.save(jax.block_until_ready(state), {"seconds": 0.0, "steps": 0, "images": 0})

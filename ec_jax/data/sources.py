@@ -71,11 +71,6 @@ class Dataset:
     test_labels: np.ndarray
 
     @property
-    def num_classes(self) -> int:
-        """C, also where a subset holds fewer."""
-        return len(self.class_names)
-
-    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels."""
         return self.train_images.shape[1:]

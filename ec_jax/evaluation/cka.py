@@ -196,8 +196,8 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
             name: tuple(reference[split].points[p] for p in points)
             for name, reference in context.references.items()
         }
-        for name, reference in ys.items():
-            out |= _keyed(f"cka_to_{name}/{split}", points, _biased(xs, reference))
+        for name, values in _biased(xs, ys).items():
+            out |= _keyed(f"cka_to_{name}/{split}", points, values)
         if n >= SMALLEST_BATCH:
             unbiased = _minibatch(xs, ys, context.config.evaluation.cka_batch_size)
             for name, values in unbiased.items():
@@ -211,9 +211,12 @@ def _keyed(prefix: str, points: Sequence[str], values: jax.Array | np.ndarray) -
 
 
 @jax.jit
-def _biased(xs: Sequence[jax.Array], ys: Sequence[jax.Array]) -> jax.Array:
-    """Biased CKA of xs[i] and ys[i]: float32 [len(xs)]."""
-    return jnp.stack([linear_cka(x, y) for x, y in zip(xs, ys, strict=True)])
+def _biased(xs: Sequence[jax.Array], ys: Mapping[str, Sequence[jax.Array]]) -> dict[str, jax.Array]:
+    """Biased CKA of xs[i] and ys[name][i] for every name: float32 [len(xs)] each."""
+    return {
+        name: jnp.stack([linear_cka(x, y) for x, y in zip(xs, group, strict=True)])
+        for name, group in ys.items()
+    }
 
 
 def _minibatch(

@@ -1,10 +1,12 @@
 """Activations of one model on one split, and what the metrics compare them with."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import tqdm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,7 @@ def extract(
     images: np.ndarray,
     labels: np.ndarray,
     batch_size: int,
+    name: str = "",
 ) -> Features:
     """Runs a model over a split, every example exactly once.
 
@@ -51,6 +54,7 @@ def extract(
       images: uint8 [n, ...]; n may be 0.
       labels: integer [n].
       batch_size: images a call, >= 1.
+      name: what is shown while it runs: a bar on a terminal, elsewhere one line. Empty: nothing.
 
     Returns:
       Features of the n examples, in order.
@@ -71,7 +75,7 @@ def extract(
         empty = forward(np.zeros((batch_size, *images.shape[1:]), images.dtype))
         return _features(*_allocate(empty, 0), labels)
     out = None
-    for start in range(0, count, batch_size):
+    for start in _shown(range(0, count, batch_size), name, count):
         batch = images[start : start + batch_size]
         size = len(batch)
         padding = np.repeat(batch[-1:], batch_size - size, axis=0)
@@ -81,6 +85,14 @@ def extract(
             out[0][name][start : start + size] = np.asarray(values)[:size]
         out[1][start : start + size] = np.asarray(result[1])[:size]
     return _features(*out, labels)
+
+
+def _shown(starts: range, name: str, count: int) -> Iterable[int]:
+    if not name or not sys.stderr.isatty():
+        if name:
+            print(f"{name}, {count} images", flush=True)
+        return starts
+    return tqdm.tqdm(starts, desc=f"{name}, {count} images", unit="batch")
 
 
 def _allocate(result: tuple, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -1,11 +1,12 @@
 """Unlearning methods: one file each, found by its name.
 
-A file ``NAME.py`` in this folder is the method ``NAME``; it defines ``build(config)``,
-which returns a ``Method``.
+A file ``NAME.py`` in this folder is the method ``NAME``; it defines ``build(config,
+points)``, which returns a ``Method``.
 """
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -39,6 +40,6 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__)))
 
 
-def build(config: Any) -> Method:
-    """The method that ``config.method`` names."""
-    return importlib.import_module(f"{__name__}.{config.method}").build(config)
+def build(config: Any, points: Sequence[str]) -> Method:
+    """The method that ``config.method`` names, for a model with these supervision points."""
+    return importlib.import_module(f"{__name__}.{config.method}").build(config, points)

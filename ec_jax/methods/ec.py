@@ -16,14 +16,14 @@ import numpy as np
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.contrastive import contrastive_forgetting_loss
-from ec_jax.models import resnet
 
 
 def layer_weights(kind: str, count: int, total: float = 1.0) -> np.ndarray:
     """Weights w_l of ``count`` points, first to last, with the sum ``total``.
 
     Args:
-      kind: ``uniform``, ``linear`` (rising with depth), ``reversed``, or one number a point,
+      kind: ``uniform``, ``linear`` (rising with depth: 1, 2, 3, …), ``geometric`` (1, 2, 4, …, as
+        the widths do), ``reversed`` (linear, falling), or one number a point,
         separated by commas.
       count: how many points.
       total: what the weights sum to.
@@ -38,10 +38,13 @@ def layer_weights(kind: str, count: int, total: float = 1.0) -> np.ndarray:
     [1.0, 2.0, 3.0, 4.0]
     """
     ramp = np.arange(1.0, count + 1)
-    if kind in ("uniform", "linear", "reversed"):
-        weights = {"uniform": np.ones(count), "linear": ramp, "reversed": ramp[::-1]}[kind]
-    else:
-        weights = np.array([float(w) for w in kind.split(",")])
+    named = {
+        "uniform": np.ones(count),
+        "linear": ramp,
+        "geometric": 2.0 ** (ramp - 1),
+        "reversed": ramp[::-1],
+    }
+    weights = named[kind] if kind in named else np.array([float(w) for w in kind.split(",")])
     if len(weights) != count or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
         raise ValueError(f"{kind!r}: {count} weights are needed, none negative, not all zero")
     return (weights * (total / weights.sum())).astype(np.float32)
@@ -95,10 +98,10 @@ class EC:
         return total, metrics
 
 
-def build(config: Any) -> EC:
-    """EC as ``config.ec`` describes it."""
+def build(config: Any, points: Sequence[str]) -> EC:
+    """EC as ``config.ec`` describes it, for a model with these supervision points."""
     ec = config.ec
-    names = resnet.points(config.model.depth)
-    points = names if ec.points == "all" else tuple(p for p in names if p in ec.points.split(","))
+    if ec.points != "all":
+        points = tuple(p for p in points if p in ec.points.split(","))
     weights = layer_weights(ec.weights, len(points), ec.weights_sum)
     return EC(points, weights.tolist(), ec["lambda"], ec.temperature, ec.candidates)

@@ -1,6 +1,6 @@
 """The result as a table: original, oracle and unlearned side by side."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,31 @@ _SPLIT_NAMES = {
 _ORACLE = "the oracle's"
 
 
-def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str]]:
-    """(label, one cell a model, what the unlearned model's number should be close to)."""
-    models = [metrics["models"][m] for m in MODELS]
-    points = metrics["scenario"]["points"]
+def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
+    """The table's rows: (label, key, digits shown, what the unlearned number should be close to).
 
-    def row(label, key, digits, goal):
-        return label, [f"{m[key]:.{digits}f}" if key in m else "–" for m in models], goal
-
+    Args:
+      points: the supervision points, first to last.
+    """
     for split, name in _SPLIT_NAMES.items():
-        yield row(f"accuracy, {name} (%)", f"accuracy/{split}", 1, _ORACLE)
-    for point in points:
-        key = f"cka_to_original/forget_test/{point}"
-        yield row(f"CKA to original, forget, test, {point}", key, 3, _ORACLE)
-    for point in points:
-        key = f"cka_to_oracle/forget_test/{point}"
-        yield row(f"CKA to oracle, forget, test, {point}", key, 3, "1, and above the original's")
+        yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, _ORACLE
+    for reference, goal in (("original", _ORACLE), ("oracle", "1, and above the original's")):
+        for point in points:
+            key = f"cka_to_{reference}/forget_test/{point}"
+            yield f"CKA to {reference}, forget, test, {point}", key, 3, goal
     last = points[-1]
     for split in ("forget_test", "retain_test"):
-        name = _SPLIT_NAMES[split]
-        yield row(f"k-NN accuracy, {name}, {last} (%)", f"knn/{split}/{last}", 1, _ORACLE)
-    label, key = f"feature variance, forget, test, {last}", f"variance/forget_test/{last}"
-    yield row(label, key, 4, "not near 0")
+        label = f"k-NN accuracy, {_SPLIT_NAMES[split]}, {last} (%)"
+        yield label, f"knn/{split}/{last}", 1, _ORACLE
+    label = f"feature variance, forget, test, {last}"
+    yield label, f"variance/forget_test/{last}", 4, "not near 0"
+
+
+def _filled(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str]]:
+    """(label, one cell a model, goal) of every row."""
+    models = [metrics["models"][m] for m in MODELS]
+    for label, key, digits, goal in rows(metrics["scenario"]["points"]):
+        yield label, [f"{m[key]:.{digits}f}" if key in m else "–" for m in models], goal
 
 
 def _cost_line(metrics: Mapping[str, Any]) -> str:
@@ -53,6 +56,9 @@ def _cost_line(metrics: Mapping[str, Any]) -> str:
     )
 
 
+_FEATURES = {"gap": "of every stage's spatial mean", "map": "of every stage's whole activation"}
+
+
 def _scenario_line(metrics: Mapping[str, Any]) -> str:
     s = metrics["scenario"]
     names = ", ".join(
@@ -60,7 +66,9 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
         for i, n in zip(s["forget_classes"], s["forget_names"], strict=True)
     )
     return (
-        f"{s['dataset']}, forgotten: {names}; {s['model']}, method {s['method']}, seed {s['seed']}"
+        f"{s['dataset']}, forgotten: {names}; {s['model']}, method {s['method']}, "
+        f"seed {s['seed']}\n"
+        f"CKA and variance: {_FEATURES[s['features']]}"
     )
 
 
@@ -71,23 +79,29 @@ def markdown(metrics: Mapping[str, Any]) -> str:
       metrics: the contents of ``metrics.json``.
     """
     # A class name may hold what Markdown reads as markup.
-    heading = _scenario_line(metrics).replace("|", "\\|").replace("_", "\\_")
-    lines = [f"**{heading}**", "", f"| | {' | '.join(MODELS)} | unlearned should be close to |"]
+    heading, features = _scenario_line(metrics).replace("|", "\\|").replace("_", "\\_").split("\n")
+    lines = [
+        f"**{heading}**",
+        "",
+        features,
+        "",
+        f"| | {' | '.join(MODELS)} | unlearned should be close to |",
+    ]
     lines.append("| --- | ---: | ---: | ---: | --- |")
     lines += [
-        f"| {label} | {' | '.join(cells)} | {goal} |" for label, cells, goal in _rows(metrics)
+        f"| {label} | {' | '.join(cells)} | {goal} |" for label, cells, goal in _filled(metrics)
     ]
     return "\n".join([*lines, "", _cost_line(metrics), ""])
 
 
 def text(metrics: Mapping[str, Any]) -> str:
     """The same table for a terminal."""
-    rows = list(_rows(metrics))
-    width = max(len(label) for label, _, _ in rows)
+    filled = list(_filled(metrics))
+    width = max(len(label) for label, _, _ in filled)
     head = f"{'':{width}}" + "".join(f"{m:>11}" for m in MODELS) + "   unlearned should be close to"
     body = [
         f"{label:{width}}" + "".join(f"{c:>11}" for c in cells) + f"   {goal}"
-        for label, cells, goal in rows
+        for label, cells, goal in filled
     ]
     return "\n".join(["", _scenario_line(metrics), "", head, *body, "", _cost_line(metrics), ""])
 

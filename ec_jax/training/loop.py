@@ -3,8 +3,10 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.errors import TrainingError
@@ -22,8 +24,9 @@ def train(
     checkpoints: Checkpoints,
     log_every: int,
     min_spread: float,
-    folder,
-) -> tuple[TrainState, dict[str, float]]:
+    remedy: str,
+    folder: Path,
+) -> None:
     """Trains up to ``steps`` updates, from the newest checkpoint where there is one.
 
     Args:
@@ -35,10 +38,11 @@ def train(
       checkpoints: where the state goes, every ``checkpoints.every`` steps and at the end.
       log_every: steps between two log lines; as often the metrics are looked at.
       min_spread: the smallest allowed ratio of the features' variance to its start.
+      remedy: what to do about numbers that go bad, for the message.
       folder: for TensorBoard.
 
-    Returns:
-      The final state, and its cost: ``seconds`` (wall, over all resumes), ``steps``, ``images``.
+    With a state its cost is saved: ``seconds`` (of the steps up to it, over all resumes; what a
+    killed start did after its last checkpoint does not count), ``steps`` and ``images``.
 
     Raises:
       TrainingError: a loss is not finite, or the features collapsed. Checkpoints written
@@ -49,8 +53,6 @@ def train(
         state, cost = checkpoints.restore(state)
         spent = cost["seconds"]
     start = int(state.step)
-    if start == steps:
-        return state, checkpoints.cost()
     if start:
         print(f"{name}: resumed at step {start}/{steps}", flush=True)
     began = time.monotonic()
@@ -66,34 +68,33 @@ def train(
         for step in range(start, steps):
             state, unseen[step] = step_fn(state, step)
             done = step + 1
+            progress.advance(done)
             save = done % checkpoints.every == 0 or done == steps
             if save or done % log_every == 0:
-                seen = _look(name, unseen, min_spread)
-                progress.show(done, seen)
+                progress.show(done, _look(name, unseen, min_spread, remedy))
                 unseen.clear()
             if save:
+                # What a step left is seen only by the next one: no state is saved before that
+                # was tried. The step takes over its buffers, so it gets a copy.
+                _, ahead = step_fn(jax.tree.map(jnp.copy, state), done)
+                _look(name, {done: ahead}, min_spread, remedy)
                 checkpoints.save(state, cost(done))
     finally:
         progress.close()
-    return state, cost(steps)
 
 
-def _look(name: str, unseen: dict, min_spread: float) -> dict[str, float]:
+def _look(name: str, unseen: dict, min_spread: float, remedy: str) -> dict[str, float]:
     """The last step's metrics as numbers; all of them are checked."""
     for step, device_metrics in unseen.items():
         metrics = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
         # The gradient is looked at too: an infinite one spoils the parameters a step later.
         for key in ("loss", "grad_norm"):
             if not math.isfinite(metrics[key]):
-                raise TrainingError(
-                    f"{name}: step {step + 1}: {key} is {metrics[key]}; lower the learning rate "
-                    f"or clip gradients ({name}.optimizer); the last good checkpoint is kept"
-                )
+                raise TrainingError(f"{name}: step {step + 1}: {key} is {metrics[key]}; {remedy}")
         spread = metrics["spread"]
         if not spread >= min_spread:
             raise TrainingError(
                 f"{name}: step {step + 1}: the features collapsed (variance {spread:.1e} of its "
-                f"start, allowed {min_spread:.1e}); lower the learning rate or weight decay "
-                f"({name}.optimizer); the last good checkpoint is kept"
+                f"start, allowed {min_spread:.1e}); {remedy}"
             )
     return metrics

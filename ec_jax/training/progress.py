@@ -1,36 +1,49 @@
 """What a training shows while it runs: a bar, or log lines where there is no terminal."""
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import tqdm
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 
 class Progress:
     """Progress of one training, on the terminal and as TensorBoard scalars."""
 
     def __init__(self, name: str, start: int, steps: int, folder: Path):
-        """``folder`` takes the event files; scalars from ``start`` on replace older ones."""
+        """``folder`` takes the event files; scalars after ``start`` replace older ones."""
         self._name, self._steps = name, steps
         self._bar = tqdm.tqdm(
             desc=name, total=steps, initial=start, unit="step", disable=not sys.stderr.isatty()
         )
-        self._writer = SummaryWriter(str(folder / name), purge_step=start)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        # Not SummaryWriter: it writes from a queue, and a killed run would lose what its newest
+        # checkpoint will not let it write again.
+        self._events = EventsWriter(str(folder / name / "events"), f".from{start}")
+        began = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(step=start + 1, wall_time=time.time(), session_log=began))
+
+    def advance(self, step: int) -> None:
+        """Moves the bar to step ``step`` (steps done)."""
+        self._bar.update(step - self._bar.n)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows and records the metrics of step ``step`` (steps done)."""
         for key, value in metrics.items():
-            self._writer.add_scalar(key, value, step)
+            summary = scalar(key, value)
+            self._events.write_event(Event(step=step, wall_time=time.time(), summary=summary))
+        self._events.flush()
         text = f"loss {metrics['loss']:.4f}"
         if self._bar.disable:
             print(f"{self._name}: step {step}/{self._steps}, {text}", flush=True)
         else:
             self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(step - self._bar.n)
 
     def close(self) -> None:
         """Ends the bar and the event file."""
         self._bar.close()
-        self._writer.close()
+        self._events.close()

@@ -20,15 +20,15 @@ class TrainState:
       params: {"backbone", "modules"}, float32.
       batch_stats: the same parts, float32.
       opt_state: optax state over the trained parts of ``params``.
-      spread: {point: float32 scalar}: variance of the embeddings at the first step, against
-        which a collapse is measured.
+      spread: {stream: {point: float32 scalar}}: variance of the embeddings of each stream's
+        images at the first step, against which a collapse is measured.
     """
 
     step: jax.Array
     params: Variables
     batch_stats: Variables
     opt_state: Any
-    spread: dict[str, jax.Array]
+    spread: dict[str, dict[str, jax.Array]]
 
 
 def create(
@@ -36,8 +36,17 @@ def create(
     variables: Variables,
     optimizer: optax.GradientTransformation,
     trained: Sequence[str],
+    streams: Sequence[str],
 ) -> TrainState:
-    """A state at step 0; ``trained`` names the parts of ``params`` that the optimizer moves."""
+    """A state at step 0.
+
+    Args:
+      network: what is trained.
+      variables: its variables.
+      optimizer: an optax transformation over the trained parts.
+      trained: parts of ``params`` that the optimizer moves.
+      streams: names of the streams that a batch consists of.
+    """
     params = variables["params"]
     points = network.points if network.modules is not None else network.points[-1:]
     return TrainState(
@@ -45,5 +54,5 @@ def create(
         params=params,
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init({part: params[part] for part in trained}),
-        spread={point: jnp.zeros((), jnp.float32) for point in points},
+        spread={s: {p: jnp.zeros((), jnp.float32) for p in points} for s in streams},
     )

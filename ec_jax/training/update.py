@@ -58,7 +58,9 @@ def make_update(
       ``shared`` holds ``key``, the training's own random key, and ``extras``, what the method
       prepared. All streams of the batch go through one forward pass. Metrics are scalars:
       the loss's own, ``loss``, ``grad_norm``, ``update_norm``, and ``spread``: the smallest
-      ratio, over the points, of the embeddings' variance to that of the first step.
+      ratio, over streams and points, of the embeddings' variance to that of the first step.
+      Each stream counts by itself: forget features that fall into one point would hide among
+      retain features that do not.
     """
 
     def forward(params, batch_stats, images):
@@ -98,9 +100,13 @@ def make_update(
         # The loss is the whole batch's on every device, so the mean is its exact gradient.
         grads = jax.lax.pmean(grads, parallel.AXIS)
         updates, opt_state = recipe.optimizer.update(grads, state.opt_state, trained)
-        variance = {p: parallel.global_variance(outputs.embeddings[p]) for p in state.spread}
-        first = {p: jnp.where(state.step == 0, variance[p], v) for p, v in state.spread.items()}
-        ratios = [variance[p] / jnp.maximum(first[p], 1e-30) for p in first]
+        parts = _split(outputs, batch)
+        variance = {
+            stream: {p: parallel.global_variance(parts[stream].embeddings[p]) for p in points}
+            for stream, points in state.spread.items()
+        }
+        first = jax.tree.map(lambda v, f: jnp.where(state.step == 0, v, f), variance, state.spread)
+        ratios = jax.tree.leaves(jax.tree.map(_ratio, variance, first))
         return state.replace(
             step=state.step + 1,
             params={**frozen, **optax.apply_updates(trained, updates)},
@@ -116,6 +122,11 @@ def make_update(
         }
 
     return update
+
+
+def _ratio(variance: jax.Array, first: jax.Array) -> jax.Array:
+    # A batch of one image has no variance from the start: that is no collapse.
+    return jnp.where(first > 0, variance / jnp.where(first > 0, first, 1.0), 1.0)
 
 
 def _image_keys(key: jax.Array, stream: str, labels: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ POINTS = ("stage1", "stage2", "stage3", "stage4")
 def build(**ec):
     c = default.get_config().unlock()
     c.ec.update(ec)
-    return methods.build(c)
+    return methods.build(c, POINTS)
 
 
 def outputs_and_batch(seed=0):
@@ -89,6 +89,7 @@ def test_only_the_chosen_points_count():
     [
         ("uniform", [1, 1, 1, 1]),
         ("linear", [0.4, 0.8, 1.2, 1.6]),
+        ("geometric", [4 / 15, 8 / 15, 16 / 15, 32 / 15]),
         ("reversed", [1.6, 1.2, 0.8, 0.4]),
         ("0,0,1,3", [0, 0, 1, 3]),
     ],

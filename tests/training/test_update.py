@@ -45,10 +45,16 @@ def train(devices, kind="shard_map", batch_norm="inference", augment="none", ste
     optimizer = make_optimizer(c.unlearn.optimizer, steps)
     parts = ("backbone", "modules")
     recipe = Recipe(
-        methods.build(c).loss, optimizer, parts, parts if batch_norm == "train" else (), augment
+        methods.build(c, network.points).loss,
+        optimizer,
+        parts,
+        parts if batch_norm == "train" else (),
+        augment,
     )
     update = parallel.per_device(make_update(network, recipe, MEAN, STD), mesh, kind)
-    state = parallel.replicate(create(network, variables, optimizer, parts), mesh)
+    state = parallel.replicate(
+        create(network, variables, optimizer, parts, ("retain", "forget")), mesh
+    )
     shared = parallel.replicate({"key": rng.key(0, "test"), "extras": {}}, mesh)
     history = []
     for batch in batches(steps):
@@ -105,7 +111,9 @@ def test_training_the_modules_leaves_the_backbone_bit_for_bit():
         supervised.make_loss(network.points[:-1]), optimizer, ("modules",), ("modules",)
     )
     update = parallel.per_device(make_update(network, recipe, MEAN, STD), mesh)
-    state = parallel.replicate(create(network, variables, optimizer, ("modules",)), mesh)
+    state = parallel.replicate(
+        create(network, variables, optimizer, ("modules",), ("train",)), mesh
+    )
     shared = parallel.replicate({"key": rng.key(0), "extras": {}}, mesh)
     for batch in batches(3):
         state, _ = update(state, shared, parallel.shard({"train": batch["retain"]}, mesh))
@@ -133,7 +141,9 @@ def test_the_state_is_donated():
     )
     update = parallel.per_device(make_update(network, recipe, MEAN, STD), mesh)
     variables = network.init(jax.random.key(1), SHAPE)
-    state = parallel.replicate(create(network, variables, optimizer, ("backbone",)), mesh)
+    state = parallel.replicate(
+        create(network, variables, optimizer, ("backbone",), ("train",)), mesh
+    )
     kernel = state.params["backbone"]["head"]["kernel"]
     update(
         state,

@@ -1,0 +1,120 @@
+"""The published runs: the pages are made from them, and they show what the recipes promise."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ec_jax.report import summary
+
+ROOT = Path(__file__).parent.parent.parent
+LAST = "stage4"
+
+
+def _publish():
+    spec = importlib.util.spec_from_file_location("publish", ROOT / "docs" / "publish.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+publish = _publish()
+RUNS = [(s, run) for s in publish.COMMANDS for run in publish.load(s)]
+each_run = pytest.mark.parametrize(
+    ("scenario", "run"), RUNS, ids=[f"{s}-{r['scenario']['seed']}" for s, r in RUNS]
+)
+
+
+def test_every_scenario_has_three_seeds():
+    found = {(scenario, run["scenario"]["seed"]) for scenario, run in RUNS}
+    assert found == {(s, seed) for s in publish.COMMANDS for seed in range(3)}
+
+
+def test_the_pages_are_what_the_files_give():
+    assert (ROOT / "docs" / "results.md").read_text() == publish.results_page()
+    assert (ROOT / "README.md").read_text() == publish.readme()
+
+
+@each_run
+def test_the_class_is_forgotten_as_the_oracle_forgets_it(scenario, run):
+    original, oracle, unlearned = (run["models"][m] for m in ("original", "oracle", "unlearned"))
+    key = "accuracy/forget_test"
+    assert original[key] >= 90
+    assert unlearned[key] <= oracle[key] + (5 if scenario == "digits" else 2)
+    if scenario != "digits":
+        assert unlearned["accuracy/forget_train"] <= 2
+    lost = oracle["accuracy/retain_test"] - unlearned["accuracy/retain_test"]
+    assert lost <= (2 if scenario == "digits" else 1.5)
+
+
+@each_run
+def test_the_last_stages_leave_the_original_as_far_as_the_oracle(scenario, run):
+    oracle, unlearned = (run["models"][m] for m in ("oracle", "unlearned"))
+    points, margin = ([LAST], 0.1) if scenario == "digits" else (["stage3", LAST], 0.05)
+    for point in points:
+        key = f"cka_to_original/forget_test/{point}"
+        assert unlearned[key] <= oracle[key] + margin
+
+
+@each_run
+def test_unlearning_is_short_and_does_not_collapse(scenario, run):
+    assert run["cost"]["unlearn"]["steps"] <= 0.26 * run["cost"]["oracle"]["steps"]
+    original, unlearned = (run["models"][m] for m in ("original", "unlearned"))
+    key = f"variance/forget_test/{LAST}"
+    assert unlearned[key] >= original[key] / 5
+
+
+@pytest.mark.parametrize("run", [r for s, r in RUNS if s != "digits"], ids=lambda r: "")
+def test_neighbours_of_forgotten_images_move_towards_the_oracles(run):
+    key = f"knn/forget_test/{LAST}"
+    original, oracle, unlearned = (
+        run["models"][m][key] for m in ("original", "oracle", "unlearned")
+    )
+    assert oracle < original
+    assert unlearned <= original - (original - oracle) / 4
+
+
+# The mean and the spread.
+
+
+def two():
+    runs = [json.loads(json.dumps(publish.load("digits")[0])) for _ in range(2)]
+    for seed, run in enumerate(runs):
+        run["scenario"]["seed"] = seed
+        run["models"]["unlearned"]["accuracy/forget_test"] = 4.0 * seed
+    return runs
+
+
+def test_a_cell_is_the_mean_the_lowest_and_the_highest():
+    shown = summary.markdown(two())
+    (row,) = (x for x in shown.splitlines() if x.startswith("| accuracy, forget, test (%)"))
+    assert row.split(" | ")[3] == "2.0 (0.0 to 4.0)"
+    assert "(" not in row.split(" | ")[1]
+
+
+def test_runs_of_different_scenarios_are_not_mixed():
+    runs = two()
+    runs[1]["scenario"]["forget_classes"] = [4]
+    with pytest.raises(ValueError, match="all of the same scenario"):
+        summary.markdown(runs)
+    with pytest.raises(ValueError, match="0 runs"):
+        summary.markdown([])
+
+
+def test_a_number_missing_from_one_run_is_a_dash():
+    runs = two()
+    del runs[1]["models"]["unlearned"]["accuracy/forget_test"]
+    assert "| – |" in summary.markdown(runs)
+
+
+def test_publishing_takes_a_run_under_its_method_and_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
+    (tmp_path / "run").mkdir()
+    source = ROOT / "docs" / "results" / "digits" / "ec-seed1.json"
+    shutil.copy(source, tmp_path / "run" / "metrics.json")
+    publish.publish("digits", [tmp_path / "run"])
+    assert publish.load("digits") == [json.loads(source.read_text())]
+    with pytest.raises(SystemExit, match="scenario 'dogs': one of digits"):
+        publish.publish("dogs", [])
