@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it."""
+"""The command line and its overrides, as a user gives them."""
 
 import os
 import subprocess
@@ -21,3 +21,16 @@ def command(*arguments, before=None, cwd=ROOT, timeout=60, **env):
         env={**os.environ, "PYTHONPATH": str(ROOT), **env},
         timeout=timeout,
     )
+
+
+def changed(config, **fields):
+    """A config with other values, of whatever type; ``a__b=1`` sets ``a.b``."""
+    c = config.unlock()
+    with c.ignore_type():
+        for name, value in fields.items():
+            *groups, field = name.split("__")
+            group = c
+            for g in groups:
+                group = group[g]
+            group[field] = value
+    return c.lock()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import command
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,16 +104,7 @@ OTHER |= {f: 8 for f in RANGES if f not in OTHER}
 
 
 def changed(**fields):
-    """The default with other values, of whatever type; ``a__b=1`` sets ``a.b``."""
-    c = default.get_config().unlock()
-    with c.ignore_type():
-        for name, value in fields.items():
-            *groups, field = name.split("__")
-            group = c
-            for g in groups:
-                group = group[g]
-            group[field] = value
-    return c.lock()
+    return command.changed(default.get_config(), **fields)
 
 
 def set_field(field, value):
@@ -373,6 +365,13 @@ def test_shipped_configs_are_valid_and_locked(name, scenario, monkeypatch):
     assert config_lib.flatten(config).keys() == set(FIELDS)
     found, expected = config_lib.forget_classes(config), SHIPPED[name, scenario]
     assert found == expected if isinstance(expected, tuple) else len(found) == expected
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in SHIPPED}))
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+def test_shipped_configs_go_with_the_usual_numbers_of_devices(name, devices):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config_lib.check_batches(config, devices)
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in SHIPPED}))

@@ -51,6 +51,13 @@ def test_a_run_killed_while_it_wrote_config_json_can_start_again(config, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 
 
+def test_a_run_killed_while_it_tried_to_write_can_start_again(config, tmp_path):
+    (tmp_path / f"{config_lib._PROBE}abc").mkdir()
+    config_lib.check_workdir(config, tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert "holds other files" in refusal(config, config_lib.check_workdir, tmp_path)
+
+
 def test_a_folder_of_other_files_is_refused(config, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     message = refusal(config, config_lib.check_workdir, tmp_path)

@@ -3,19 +3,21 @@
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
+from command import ROOT, WITH
+from tensorboardX.proto.event_pb2 import Event
 
 from ec_jax import checkpoint
 from ec_jax.pipeline import Experiment
 
-ROOT = Path(__file__).parent.parent.parent
-COMMAND = [
-    *(sys.executable, "-m", "ec_jax.main", "--config=configs/digits.py"),
+ARGUMENTS = [
+    "--config=configs/digits.py",
     *("--config.model.width=4", "--config.original.epochs=1", "--config.modules.epochs=0.5"),
     *(
         "--config.data.augment=crop",
@@ -36,9 +38,24 @@ MOMENTS = [
 ]
 
 
-def start(workdir):
+# Kills the process when it is about to open, make, rename or remove the K-th thing there.
+AT_FILE = """
+import os, signal, sys
+seen = 0
+def hook(event, args):
+    global seen
+    if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"):
+        if str(args[0]).startswith("{workdir}"):
+            seen += 1
+            if seen == {k}:
+                os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+"""
+
+
+def start(workdir, before=""):
     return subprocess.Popen(
-        [*COMMAND, f"--workdir={workdir}"],
+        [sys.executable, "-c", WITH.format(before), *ARGUMENTS, f"--workdir={workdir}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -64,6 +81,27 @@ def kill_after(workdir, line):
     process.send_signal(signal.SIGKILL)
     process.stdout.close()
     assert process.wait() == -signal.SIGKILL, "".join(said)
+
+
+def kill_at_file(workdir, k):
+    """Whether the K-th thing came before the end."""
+    process = start(workdir, AT_FILE.format(workdir=workdir, k=k))
+    output, _ = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), output
+    return process.returncode != 0
+
+
+def scalars(folder):
+    """The steps of all scalars in a training's event files."""
+    steps = set()
+    for path in folder.glob("events*"):
+        content = path.read_bytes()
+        while len(content) >= 12:
+            (size,) = struct.unpack("Q", content[:8])
+            event = Event.FromString(content[12 : 12 + size])
+            steps |= {event.step} if event.summary.value else set()
+            content = content[12 + size + 4 :]
+    return steps
 
 
 def results(workdir):
@@ -94,5 +132,18 @@ def test_killed_at_every_stage_a_run_ends_as_if_it_had_not_been(tmp_path):
     again, models_again = results(tmp_path / "killed")
     assert again == metrics
     jax.tree.map(np.testing.assert_array_equal, models_again, models)
-    steps = checkpoint.Checkpoints(tmp_path / "killed" / "checkpoints" / "unlearn")
-    assert steps.latest_step() == 12
+    for stage in ("original", "oracle", "modules", "unlearn"):
+        steps = checkpoint.latest_step(tmp_path / "killed" / "checkpoints" / stage)
+        assert scalars(tmp_path / "killed" / "tensorboard" / stage) == set(range(1, steps + 1))
+
+
+@pytest.mark.slow
+def test_killed_at_any_file_it_touches_a_run_ends_as_if_it_had_not_been(tmp_path):
+    finish(tmp_path / "whole")
+    killed = [kill_at_file(tmp_path / "killed", k) for k in (1, 2, 3, 5, 9, 25, 60, 110, 150, 190)]
+    assert sum(killed) >= 8
+    finish(tmp_path / "killed")
+    metrics, models = results(tmp_path / "whole")
+    again, models_again = results(tmp_path / "killed")
+    assert again == metrics
+    jax.tree.map(np.testing.assert_array_equal, models_again, models)

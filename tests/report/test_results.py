@@ -1,26 +1,16 @@
 """The published runs: the pages are made from them, and they show what the recipes promise."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from docs import publish
 from ec_jax.report import summary
 
 ROOT = Path(__file__).parent.parent.parent
 LAST = "stage4"
-
-
-def _publish():
-    spec = importlib.util.spec_from_file_location("publish", ROOT / "docs" / "publish.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-publish = _publish()
 RUNS = [(s, run) for s in publish.COMMANDS for run in publish.load(s)]
 each_run = pytest.mark.parametrize(
     ("scenario", "run"), RUNS, ids=[f"{s}-{r['scenario']['seed']}" for s, r in RUNS]

@@ -37,7 +37,7 @@ def batches(count):
     return [{"retain": part(16, [0, 1]), "forget": part(8, [2, 3])} for _ in range(count)]
 
 
-def train(devices, kind="shard_map", batch_norm="inference", augment="none", steps=10):
+def train(devices, kind="shard_map", batch_norm="inference", augment="none", steps=10, given=None):
     c = config()
     mesh = parallel.make_mesh(devices)
     network = build(c.model, CLASSES, module_kind="conv", axis_name=parallel.AXIS)
@@ -57,7 +57,7 @@ def train(devices, kind="shard_map", batch_norm="inference", augment="none", ste
     )
     shared = parallel.replicate({"key": rng.key(0, "test"), "extras": {}}, mesh)
     history = []
-    for batch in batches(steps):
+    for batch in given or batches(steps):
         state, metrics = update(state, shared, parallel.shard(batch, mesh))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
@@ -93,6 +93,22 @@ def test_ten_steps_change_the_parameters_and_lower_the_loss(reference):
     assert int(state.step) == 10
     assert history[-1]["loss"] < history[0]["loss"]
     assert history[0]["spread"] == 1.0
+
+
+def test_forget_features_that_fall_into_one_point_count_as_a_collapse():
+    """Among retain features that do not, they would hide in the variance of both together."""
+    first, second = batches(2)
+    for name in ("image", "label"):
+        second["forget"][name][:] = second["forget"][name][:1]
+    _, history = train(2, given=[first, second])
+    assert history[0]["spread"] == 1
+    assert history[1]["spread"] < 1e-6
+
+
+def test_one_image_a_stream_has_no_variance_to_lose():
+    one = {name: jax.tree.map(lambda a: a[:1], part) for name, part in batches(1)[0].items()}
+    _, history = train(1, given=[one, one])
+    assert [h["spread"] for h in history] == [1, 1]
 
 
 def test_frozen_batch_norm_leaves_the_statistics_alone(reference):
