@@ -98,6 +98,7 @@ def get_config() -> ConfigDict:
     c.ec.candidates = "both"  # forget | retain | both
 
     c.evaluation = ConfigDict()
+    c.evaluation.metrics = "all"  # all, or a comma list of the metrics in docs/metrics.md
     c.evaluation.features = "gap"  # gap (spatial mean of every stage) | map (flattened activations)
     c.evaluation.cka_batch_size = 512  # images a minibatch of unbiased CKA, >= 4
     c.evaluation.neighbors = 5  # k of k-NN, >= 1

@@ -18,6 +18,7 @@ from ec_jax.errors import InputError
 from ec_jax.models.network import Variables
 from ec_jax.training.state import TrainState
 
+_MANIFEST = bytes.fromhex("0cdb3a2a")  # what a manifest of arrays begins with
 _ITEMS = ("model", "training", "cost")
 
 
@@ -161,7 +162,11 @@ def check_model(path: str | Path, expected: Variables) -> None:
 def _stored_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     folder = find_model(path)
     try:
-        metadata = ocp.StandardCheckpointer().metadata(folder).item_metadata
+        # Looked at first: orbax's threads speak on stderr about one that is damaged.
+        if (folder / "manifest.ocdbt").read_bytes()[:4] != _MANIFEST:
+            raise ValueError("manifest.ocdbt")
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(folder).item_metadata
         # Of damaged files orbax tells no error: there is then nothing in them.
         found = shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
         reason = "" if found else "it holds no parameters"
@@ -180,7 +185,8 @@ def load_model(path: str | Path, like: Variables) -> Variables:
       path: as for ``find_model``.
       like: their shapes and types.
     """
-    return ocp.StandardCheckpointer().restore(find_model(path), jax.tree.map(_template, like))
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(find_model(path), jax.tree.map(_template, like))
 
 
 def _template(leaf: Any) -> jax.ShapeDtypeStruct:

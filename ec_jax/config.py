@@ -18,6 +18,8 @@ from ec_jax.errors import InputError
 STAGES = ("original", "oracle", "modules", "unlearn", "evaluate", "report")
 # Fields that do not change what a run computes: they may differ between two starts.
 FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", "parallel.")
+_METRICS = "accuracy cka knn variance probe misalignment mia rus gap"
+METRICS = tuple(_METRICS.split())  # those of ec_jax/evaluation/suite.py
 WEIGHTS = ("uniform", "linear", "geometric", "reversed")  # named layer weights
 _DEPTHS = {8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4}  # depth: stages
 
@@ -108,6 +110,7 @@ def _rules() -> dict[str, Any]:
         "ec.lambda": _AT_LEAST_0,
         "ec.temperature": _ABOVE_0,
         "ec.candidates": ("forget", "retain", "both"),
+        "evaluation.metrics": str,
         "evaluation.features": ("gap", "map"),
         "evaluation.cka_batch_size": _Number(4, _INT32, integer=True),
         "evaluation.neighbors": _COUNT,
@@ -131,10 +134,11 @@ def validate(config: Any) -> None:
     _check_fields(flatten(config))
     stage_names(config)
     _check_points(config)
+    _check_metrics(config.evaluation.metrics)
     from ec_jax.data import sources
 
-    sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
     name = config.data.name
+    sources.check_name(name)  # what is known of a set by name is checked before its archives
     _check_sizes(config, len(sources.class_names(name)), sources.train_size(name))
     chosen = forget_classes(config)
     if config.ec.candidates == "forget" and len(chosen) == 1:
@@ -146,6 +150,7 @@ def validate(config: Any) -> None:
         )
     if config.parallel.devices:
         check_batches(config, config.parallel.devices)
+    sources.check(name, config.data.data_dir, config.data.manual_dir)
 
 
 def _check_fields(values: dict[str, Any]) -> None:
@@ -243,6 +248,13 @@ def _check_points(config: Any) -> None:
             "ec.points", spec, f"name each point once, in the model's order: {','.join(ordered)}"
         )
     _check_weights(config.ec.weights, len(chosen))
+
+
+def _check_metrics(spec: str) -> None:
+    for name in [] if spec == "all" else spec.split(","):
+        if name not in METRICS:
+            near = f"{nearest(name, METRICS)} all, or of {','.join(METRICS)}"
+            raise InputError("evaluation.metrics", spec, f"there is no metric {name!r}; {near}")
 
 
 def _check_weights(spec: str, count: int) -> None:

@@ -46,7 +46,9 @@ def main(argv: Sequence[str]) -> None:
     except TrainingError as error:
         _end(3, str(error))
     except KeyboardInterrupt:
-        _end(130, "interrupted; the same command goes on from the newest checkpoint")
+        _end(
+            130, "interrupted; the same command goes on from the newest checkpoint, if there is one"
+        )
 
 
 def define_flags() -> None:

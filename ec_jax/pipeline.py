@@ -5,12 +5,11 @@ stage that was cut off goes on from its newest checkpoint. A second start of the
 command therefore does what is missing and nothing else.
 """
 
-import dataclasses
 import functools
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,15 @@ from ec_jax import config as config_lib
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.data import augment, sources, splits
 from ec_jax.data.loader import Stream
-from ec_jax.errors import InputError, TrainingError
-from ec_jax.evaluation import accuracy, cka, knn, variance
-from ec_jax.evaluation.features import Context, Features, extract
+from ec_jax.errors import InputError
+from ec_jax.evaluation import suite
+from ec_jax.evaluation.features import Features, extract
 from ec_jax.models.network import Network, Variables, build
 from ec_jax.report import plots, table
 from ec_jax.training import supervised
 from ec_jax.training.loop import train
 from ec_jax.training.optimizer import make_optimizer
+from ec_jax.training.plan import Training, plan
 from ec_jax.training.state import TrainState, create
 from ec_jax.training.update import Recipe, make_update
 
@@ -42,35 +42,6 @@ NEEDS = {
     "evaluate": ("original", "oracle", "unlearn"),
     "report": ("evaluate",),
 }
-EVALUATORS = (accuracy, cka, knn, variance)
-# A collapse is a failure of unlearning; the variance of a model trained from scratch may
-# legitimately move far, so there only vanished features count.
-VANISHED = 1e-12
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
-    """One training of the experiment.
-
-    Attributes:
-      streams: {name: (indices into the training images, images a step)}.
-      steps: updates.
-      group: the config's group whose ``optimizer`` is used.
-      loss: the update step's loss.
-      modules: the network has its EC modules.
-      trained: parts that move.
-      batch_norm_train: parts in BatchNorm's training mode.
-      min_spread: variance of the features, as a share of its start, that counts as collapse.
-    """
-
-    streams: Mapping[str, tuple[Any, int]]
-    steps: int
-    group: str
-    loss: Any
-    modules: bool
-    trained: tuple[str, ...]
-    batch_norm_train: tuple[str, ...]
-    min_spread: float = VANISHED
 
 
 class Experiment:
@@ -118,50 +89,16 @@ class Experiment:
             elif stage == "original" and self.config.original.checkpoint:
                 found = checkpoint.find_model(self.config.original.checkpoint)
                 print(f"original: taken from {found}", flush=True)
+            elif stage == "modules" and not self._method.uses_modules:
+                print(f"modules: {self.config.method} needs none", flush=True)
             else:
                 self._train(stage)
 
     # Trainings.
 
     def _training(self, stage: str) -> Training:
-        c, data = self.config, self.splits
-        last = self.network(modules=False).points[-1:]
-        everything = list(data["retain_train"]) + list(data["forget_train"])
-        if stage in ("original", "oracle"):
-            indices = everything if stage == "original" else data["retain_train"]
-            return Training(
-                {supervised.STREAM: (indices, c.data.batch_size)},
-                _steps(c.original.epochs, len(indices), c.data.batch_size),
-                "original",
-                supervised.make_loss(last),
-                modules=False,
-                trained=("backbone",),
-                batch_norm_train=("backbone",),
-            )
-        if stage == "modules":
-            return Training(
-                {supervised.STREAM: (everything, c.data.batch_size)},
-                _steps(c.modules.epochs, len(everything), c.data.batch_size),
-                "modules",
-                supervised.make_loss(self.network().points[:-1]),
-                modules=True,
-                trained=("modules",),
-                batch_norm_train=("modules",),
-            )
-        parts = ("backbone", "modules")
-        return Training(
-            {
-                "retain": (data["retain_train"], c.data.retain_batch_size),
-                "forget": (data["forget_train"], c.data.forget_batch_size),
-            },
-            c.unlearn.steps,
-            "unlearn",
-            self._method.loss,
-            modules=True,
-            trained=parts,
-            batch_norm_train=parts if c.unlearn.batch_norm == "train" else (),
-            min_spread=c.unlearn.min_spread,
-        )
+        points = self.network(modules=False).points
+        return plan(stage, self.config, self.splits, points, self._method)
 
     def _train(self, stage: str) -> None:
         training = self._training(stage)
@@ -171,7 +108,11 @@ class Experiment:
                 print(f"{stage}: done", flush=True)
                 return
             network = self.network(training.modules)
-            optimizer = make_optimizer(self.config[training.group].optimizer, training.steps)
+            optimizer = make_optimizer(
+                self.config[training.group].optimizer,
+                training.steps,
+                head_only=training.head_only,
+            )
             start, streams = self._start(stage, network), tuple(training.streams)
             state = create(network, start, optimizer, training.trained, streams)
             if not training.steps:  # modules.epochs = 0: fresh modules are the result
@@ -215,7 +156,10 @@ class Experiment:
             name: Stream(indices, size, c.seed, f"{stage}/{name}")
             for name, (indices, size) in training.streams.items()
         }
-        extras = self._method.prepare(None) if stage == "unlearn" else {}
+        extras = {}
+        if stage == "unlearn":
+            context = methods.Context(self.model("original"), self.forget_classes)
+            extras = self._method.prepare(context)
         shared = parallel.replicate({"key": rng.key(c.seed, stage), "extras": extras}, self.mesh)
 
         def step_fn(state: TrainState, step: int):
@@ -232,11 +176,11 @@ class Experiment:
 
     def _start(self, stage: str, network: Network) -> Variables:
         """The variables at step 0 of a training."""
-        if stage == "unlearn":
+        if stage == "unlearn" and self._method.uses_modules:
             return self._pretrained(network)
         key = rng.key(self.config.seed, stage, "init")
         variables = _init(network, key, self.data.image_shape)
-        if stage == "modules":
+        if stage in ("modules", "unlearn"):
             for collection, tree in self.model("original").items():
                 variables[collection]["backbone"] = tree
         return variables
@@ -300,7 +244,8 @@ class Experiment:
         for stage in self.stages:
             for need in NEEDS.get(stage, ()):
                 brought = need == "original" and self.config.original.checkpoint
-                if need not in self.stages and not brought:
+                unused = need == "modules" and not self._method.uses_modules
+                if not (need in self.stages or brought or unused):
                     yield stage, need
 
     def _check_there(self) -> None:
@@ -332,13 +277,7 @@ class Experiment:
             return
         began = time.monotonic()
         features = {name: self._features(name) for name in MODELS}
-        references = {name: features[name] for name in ("original", "oracle")}
-        context = Context(self.config, references)
-        models = {
-            name: {k: v for e in EVALUATORS for k, v in e.run(splits_, context).items()}
-            for name, splits_ in features.items()
-        }
-        _refuse_nan(models)
+        models = suite.evaluate(features, self.config)
         cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
         cost["evaluate"] = {
             "seconds": round(time.monotonic() - began, 3),
@@ -382,7 +321,8 @@ class Experiment:
         return forward
 
     def _cost(self, stage: str) -> dict[str, float] | None:
-        if stage == "original" and self.config.original.checkpoint:
+        brought = stage == "original" and self.config.original.checkpoint
+        if brought or (stage == "modules" and not self._method.uses_modules):
             return None
         checkpoints = self._checkpoints(stage)
         try:
@@ -413,20 +353,5 @@ class Experiment:
         print(f"Written to {self.workdir}: metrics.json, table.md, cka.png", flush=True)
 
 
-def _refuse_nan(models: Mapping[str, Mapping[str, float]]) -> None:
-    for name, values in models.items():
-        for key, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"evaluate: {key} of the {name} model is {value}: its parameters or features "
-                    "are not finite; train it anew in another workdir, or give another checkpoint"
-                )
-
-
 # Compiled once for the trainings that start from the same network.
 _init = jax.jit(lambda network, key, shape: network.init(key, shape), static_argnums=(0, 2))
-
-
-def _steps(epochs: float, examples: int, batch_size: int) -> int:
-    """Updates in ``epochs`` passes; at least one, unless no pass is asked for."""
-    return max(math.ceil(epochs * examples / batch_size), 1) if epochs else 0

@@ -91,6 +91,7 @@ OTHER = {
     "ec.points": "stage1,stage3",
     "ec.weights": "1,0.5",
     "ec.candidates": "forget",
+    "evaluation.metrics": "accuracy,cka",
     "evaluation.features": "map",
     "evaluation.cka_batch_size": 16,
     "parallel.map": "pmap",
@@ -157,6 +158,8 @@ REFUSED = [
     ("ec.weights", "linaer", "uniform, linear, geometric, reversed"),
     ("ec.candidates", "all", "one of forget, retain, both"),
     ("ec.candidates", "forget", "identically zero"),
+    ("evaluation.metrics", "cka,accurracy", "no metric 'accurracy'; did you mean 'accuracy'?"),
+    ("evaluation.metrics", "", "no metric ''"),
     ("evaluation.features", "flat", "one of gap, map"),
     ("parallel.map", "vmap", "did you mean 'pmap'?"),
     *((f"{o}.name", "sdg", "did you mean 'sgd'?") for o in OPTIMIZERS),
@@ -334,6 +337,7 @@ def test_choices_are_those_of_the_code():
     """``config`` repeats them, so that a mistake is answered without importing JAX."""
     from ec_jax import parallel
     from ec_jax.data import augment
+    from ec_jax.evaluation import suite
     from ec_jax.losses import contrastive
     from ec_jax.models import modules
     from ec_jax.training import optimizer
@@ -346,6 +350,7 @@ def test_choices_are_those_of_the_code():
     for recipe in OPTIMIZERS:
         assert rules[f"{recipe}.name"] == optimizer.OPTIMIZERS
         assert rules[f"{recipe}.schedule"] == optimizer.SCHEDULES
+    assert suite.chosen("all") == config_lib.METRICS
     assert rules["model.depth"] == tuple(resnet.STAGE_SIZES)
     for depth, stages in config_lib._DEPTHS.items():
         assert resnet.points(depth) == tuple(f"stage{i + 1}" for i in range(stages))

@@ -116,6 +116,15 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def check_name(name: str) -> None:
+    """Refuses a set that does not exist."""
+    if name not in _SETS:
+        near = difflib.get_close_matches(name.lower(), _SETS, 1, 0.0)[0]
+        raise InputError(
+            "data.name", name, f"no such set; did you mean {near!r}? there are {', '.join(_SETS)}"
+        )
+
+
 @_quiet()
 def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     """Refuses what ``load`` could not do, before any work and within seconds.
@@ -129,11 +138,7 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
       InputError: an unknown set, a missing folder or archive, an archive or a prepared set that
         is not whole, a set prepared in another format, or no network.
     """
-    if name not in _SETS:
-        near = difflib.get_close_matches(name.lower(), _SETS, 1, 0.0)[0]
-        raise InputError(
-            "data.name", name, f"no such set; did you mean {near!r}? there are {', '.join(_SETS)}"
-        )
+    check_name(name)
     for field, folder in (("data.data_dir", data_dir), ("data.manual_dir", manual_dir)):
         if folder and not os.path.isdir(_path(folder)):
             raise InputError(field, folder, "no such folder; make it, or correct the path")

@@ -80,6 +80,8 @@ def _class_id(entry: str, spec: str, class_names: Sequence[str]) -> int:
             raise InputError(FIELD, spec, f"class {entry} is out of range; ids go from 0 to {last}")
         return int(entry)
     names = {name.lower(): name for name in class_names}
+    if entry.lower() in names:
+        return list(class_names).index(names[entry.lower()])
     near = names[difflib.get_close_matches(entry.lower(), names, 1, 0.0)[0]]
     raise InputError(FIELD, spec, f"no class is named {entry!r}; did you mean {near!r}?")
 

@@ -1,4 +1,4 @@
-"""k nearest neighbours on the features of every point."""
+"""k nearest neighbours on the features of every point, and on the logits."""
 
 import functools
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from ec_jax.losses.contrastive import l2_normalize
 
 BANK = ("forget_train", "retain_train")
 QUERIES = ("forget_test", "retain_test")
+LOGITS = "logits"  # stands among the points: published k-NN numbers are often of logits
 _BLOCK = 256  # queries compared with the bank at a time
 
 
@@ -64,7 +65,7 @@ def _predict_block(
 
 
 def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
-    """``knn/SPLIT/POINT``: accuracy of k-NN on the test splits, in percent.
+    """``knn/SPLIT/POINT`` and ``knn/SPLIT/logits``: accuracy on the test splits, in percent.
 
     The bank holds both training splits with their true labels: the forgotten classes are in
     it, and a high value on ``forget_test`` says that the features still tell them apart.
@@ -83,8 +84,8 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
         return {}
     labels = np.concatenate([part.labels for part in parts])
     result = {}
-    for point in features[splits[0]].points:
-        bank = np.concatenate([_pooled(part.points[point]) for part in parts])
+    for point in (*features[splits[0]].points, LOGITS):
+        bank = np.concatenate([_vectors(part, point) for part in parts])
         for split in splits:
             result[f"knn/{split}/{point}"] = _percent(
                 features[split], point, bank, labels, context.config.evaluation.neighbors
@@ -95,13 +96,14 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
 def _percent(
     queried: Features, point: str, bank: np.ndarray, bank_labels: np.ndarray, k: int
 ) -> float:
-    queries = _pooled(queried.points[point])
+    queries = _vectors(queried, point)
     if not np.isfinite(queries).all() or not np.isfinite(bank).all():
         return float("nan")
     predicted = knn_predict(queries, bank, bank_labels, k, queried.logits.shape[-1])
     return 100.0 * float(np.mean(predicted == queried.labels))
 
 
-def _pooled(values: np.ndarray) -> np.ndarray:
-    """[n, ..., d] to [n, d]."""
+def _vectors(part: Features, point: str) -> np.ndarray:
+    """[n, d]: the logits, or a point's features, averaged over space where they are maps."""
+    values = part.logits if point == LOGITS else part.points[point]
     return values.mean(axis=tuple(range(1, values.ndim - 1))) if values.ndim > 2 else values

@@ -4,6 +4,7 @@ A file ``NAME.py`` in this folder is the method ``NAME``; it defines ``build(con
 points)``, which returns a ``Method``.
 """
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Sequence
@@ -11,13 +12,34 @@ from typing import Any, Protocol
 
 import jax
 
-from ec_jax.models.network import Outputs
+from ec_jax.models.network import Outputs, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a method may use to prepare itself.
+
+    Attributes:
+      original: the original backbone's {"params", "batch_stats"}.
+      forget_classes: ids of the classes to forget.
+    """
+
+    original: Variables
+    forget_classes: tuple[int, ...]
 
 
 class Method(Protocol):
-    """How a model is made to forget: a loss on the shared update step."""
+    """How a model is made to forget: a loss on the shared update step.
 
-    def prepare(self, context: Any) -> Any:
+    Attributes:
+      uses_modules: the network has its EC modules, pretrained on the original.
+      head_only: nothing but the head moves, and BatchNorm's statistics stay.
+    """
+
+    uses_modules: bool
+    head_only: bool
+
+    def prepare(self, context: Context) -> Any:
         """What the loss needs once, before the first step; a tree of arrays."""
 
     def loss(

@@ -67,6 +67,8 @@ class EC:
     forget_weight: float
     temperature: float
     candidates: str
+    uses_modules = True
+    head_only = False
 
     def prepare(self, context: Any) -> dict:
         """EC needs nothing in advance."""

@@ -7,6 +7,8 @@ import numpy as np
 
 from ec_jax.report import table
 
+_UNITS = ("steps", "images")
+
 
 def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     """The table of ``ec_jax.report.table`` with ``mean (lowest to highest)`` in every cell.
@@ -25,11 +27,12 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     for label, key, digits, goal in table.rows(scenarios[0]["points"]):
         cells = [_cell([run["models"][m].get(key) for run in runs], digits) for m in table.MODELS]
         lines.append(f"| {label} | {' | '.join(cells)} | {goal} |")
-    steps, images = (
-        _cell([100 * r["cost"]["unlearn"][unit] / r["cost"]["oracle"][unit] for r in runs], 1)
-        for unit in ("steps", "images")
+    alone, whole = (
+        [_cell([table.share(r["cost"], u, modules=m) for r in runs], 1) for u in _UNITS]
+        for m in (False, True)
     )
-    lines += ["", f"Unlearning took {steps} % of the oracle's steps and {images} % of its images."]
+    lines += ["", f"Unlearning took {alone[0]} % of the oracle's steps and {alone[1]} % of its"]
+    lines += [f"images; with its modules' training {whole[0]} % and {whole[1]} %."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,11 @@
 """The result as a table: original, oracle and unlearned side by side."""
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ec_jax.evaluation import verdict
 
 MODELS = ("original", "oracle", "unlearned")
 _SPLIT_NAMES = {
@@ -27,11 +30,15 @@ def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
             key = f"cka_to_{reference}/forget_test/{point}"
             yield f"CKA to {reference}, forget, test, {point}", key, 3, goal
     last = points[-1]
-    for split in ("forget_test", "retain_test"):
-        label = f"k-NN accuracy, {_SPLIT_NAMES[split]}, {last} (%)"
-        yield label, f"knn/{split}/{last}", 1, _ORACLE
+    for point in points:
+        yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, _ORACLE
+    yield f"k-NN accuracy, retain, test, {last} (%)", f"knn/retain_test/{last}", 1, _ORACLE
+    label = f"linear probe accuracy, forget, test, {last} (%)"
+    yield label, f"probe/forget_test/{last}", 1, _ORACLE
     label = f"feature variance, forget, test, {last}"
     yield label, f"variance/forget_test/{last}", 4, "not near 0"
+    yield "gap to the oracle, logits (points)", "gap/logit", 1, "0"
+    yield "gap to the oracle, representation", "gap/representation", 3, "0"
 
 
 def _filled(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str]]:
@@ -48,12 +55,31 @@ def _cost_line(metrics: Mapping[str, Any]) -> str:
         for stage, c in cost.items()
         if c and "steps" in c
     ]
-    share = 100 * cost["unlearn"]["steps"] / cost["oracle"]["steps"]
-    images = 100 * cost["unlearn"]["images"] / cost["oracle"]["images"]
+    steps, images = (f"{share(cost, unit):.1f}" for unit in ("steps", "images"))
+    with_modules = ""
+    if cost["modules"]:
+        units = ("steps", "images", "seconds")
+        shares = [f"{share(cost, u, modules=True):.0f} % of its {u}" for u in units]
+        with_modules = f" With its modules' training: {', '.join(shares)}."
     return (
-        f"Cost: {'; '.join(parts)}. Unlearning took {share:.1f} % of the oracle's steps "
-        f"and {images:.1f} % of its images."
+        f"Cost: {'; '.join(parts)}. Unlearning took {steps} % of the oracle's steps "
+        f"and {images} % of its images.{with_modules}"
     )
+
+
+def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float:
+    """What unlearning took of the oracle's training, in percent.
+
+    Args:
+      cost: of a run, as in its ``metrics.json``.
+      unit: ``steps``, ``images`` or ``seconds``.
+      modules: the training of the EC modules counts, too, where there are some. One such
+        training serves all forget sets.
+    """
+    spent = cost["unlearn"][unit]
+    if modules and cost["modules"]:
+        spent += cost["modules"][unit]
+    return 100 * spent / cost["oracle"][unit]
 
 
 _FEATURES = {"gap": "of every stage's spatial mean", "map": "of every stage's whole activation"}
@@ -72,8 +98,17 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def _verdict(metrics: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The verdict's line, and its reasons."""
+    try:
+        found = verdict.judge(metrics["models"], metrics["scenario"]["points"])
+    except ValueError as error:  # a run that measured too little for one
+        return f"Verdict: none ({error})", []
+    return f"Verdict: {found.name}", list(found.reasons)
+
+
 def markdown(metrics: Mapping[str, Any]) -> str:
-    """The table in Markdown, with scenario and cost.
+    """The table in Markdown, with scenario, cost and verdict.
 
     Args:
       metrics: the contents of ``metrics.json``.
@@ -91,7 +126,9 @@ def markdown(metrics: Mapping[str, Any]) -> str:
     lines += [
         f"| {label} | {' | '.join(cells)} | {goal} |" for label, cells, goal in _filled(metrics)
     ]
-    return "\n".join([*lines, "", _cost_line(metrics), ""])
+    title, reasons = _verdict(metrics)
+    lines += ["", _cost_line(metrics), "", f"**{title}**", "", *(f"- {r}" for r in reasons)]
+    return "\n".join([*lines, ""])
 
 
 def text(metrics: Mapping[str, Any]) -> str:
@@ -103,7 +140,10 @@ def text(metrics: Mapping[str, Any]) -> str:
         f"{label:{width}}" + "".join(f"{c:>11}" for c in cells) + f"   {goal}"
         for label, cells, goal in filled
     ]
-    return "\n".join(["", _scenario_line(metrics), "", head, *body, "", _cost_line(metrics), ""])
+    title, reasons = _verdict(metrics)
+    wrapped = [textwrap.fill(r, 100, initial_indent="- ", subsequent_indent="  ") for r in reasons]
+    end = [_cost_line(metrics), "", title, *wrapped]
+    return "\n".join(["", _scenario_line(metrics), "", head, *body, "", *end, ""])
 
 
 def write(metrics: Mapping[str, Any], path: Path) -> None:

@@ -53,8 +53,9 @@ def train(
         state, cost = checkpoints.restore(state)
         spent = cost["seconds"]
     start = int(state.step)
-    if start:
-        print(f"{name}: resumed at step {start}/{steps}", flush=True)
+    # The first step is compiled, which is silent and may take a minute.
+    begun = f"resumed at step {start}/{steps}" if start else f"{steps} steps of {images} images"
+    print(f"{name}: {begun}; compiling", flush=True)
     began = time.monotonic()
     progress = Progress(name, start, steps, folder)
     # Metrics stay on the device until they are looked at: the host must not wait for a step.

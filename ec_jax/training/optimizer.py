@@ -28,12 +28,15 @@ def make_schedule(recipe: Any, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
-def make_optimizer(recipe: Any, steps: int) -> optax.GradientTransformation:
+def make_optimizer(
+    recipe: Any, steps: int, *, head_only: bool = False
+) -> optax.GradientTransformation:
     """Clipping, weight decay on kernels, and the recipe's optimizer.
 
     Args:
       recipe: an ``optimizer`` group of the config (``configs/default.py``).
       steps: length of the training.
+      head_only: all but the layers named ``head`` stay as they are, weight decay included.
     """
     schedule = make_schedule(recipe, steps)
     parts = [optax.clip_by_global_norm(recipe.clip)] if recipe.clip else []
@@ -42,7 +45,17 @@ def make_optimizer(recipe: Any, steps: int) -> optax.GradientTransformation:
     else:
         parts.append(optax.add_decayed_weights(recipe.weight_decay, mask=_kernels))
         parts.append(optax.sgd(schedule, momentum=recipe.momentum, nesterov=True))
-    return optax.chain(*parts)
+    moves = optax.chain(*parts)
+    if not head_only:
+        return moves
+    return optax.partition({True: moves, False: optax.set_to_zero()}, _in_head)
+
+
+def _in_head(params: Any) -> Any:
+    def inside(path, _):
+        return any(key.key == "head" for key in path)
+
+    return jax.tree_util.tree_map_with_path(inside, params)
 
 
 def _kernels(params: Any) -> Any:

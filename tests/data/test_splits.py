@@ -60,7 +60,7 @@ def test_a_name_that_is_a_number_wins_over_an_id():
         ("123456789", "class 123456789 is out of range"),
         ("9" * 5000, "no class is named"),  # more digits than Python reads
         ("Snaeker", "no class is named 'Snaeker'; did you mean 'Sneaker'?"),
-        ("dress", "did you mean 'Dress'?"),
+        ("dresss", "did you mean 'Dress'?"),
         ("ANKLE BOOTS", "did you mean 'Ankle boot'?"),
         ("3.0", "no class is named '3.0'"),
         ("+-3", "no class is named '+-3'"),

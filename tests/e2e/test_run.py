@@ -68,7 +68,12 @@ def test_every_model_has_every_number(metrics):
             keys |= {f"cka_unbiased_to_{r}/{split}/{point}" for r in ("original", "oracle")}
             keys.add(f"variance/{split}/{point}")
     for split in ("forget_test", "retain_test"):
-        keys |= {f"knn/{split}/{p}" for p in metrics["scenario"]["points"]}
+        keys |= {f"knn/{split}/{p}" for p in (*metrics["scenario"]["points"], "logits")}
+        keys |= {f"probe/{split}/{p}" for p in metrics["scenario"]["points"]}
+        keys.add(f"misalignment/nearest_mean_{split}")
+    keys |= {f"probe_converged/{p}" for p in metrics["scenario"]["points"]}
+    keys |= {"misalignment/head_to_mean", "misalignment/head_to_probe", "mia/forget_train"}
+    keys |= {"rus/to_original", "rus/to_oracle", "gap/logit", "gap/representation"}
     for name, values in metrics["models"].items():
         assert set(values) == keys, name
         assert np.isfinite(list(values.values())).all()

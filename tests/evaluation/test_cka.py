@@ -1,3 +1,4 @@
+import functools
 import types
 
 import jax
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy.spatial import distance
 
 from ec_jax import rng
 from ec_jax.evaluation import cka
@@ -33,16 +36,18 @@ def _hsic1(k, m):
     n = len(k)
     k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
     one = np.ones(n)
-    terms = (
-        np.trace(k @ m)
-        + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
-        - 2 / (n - 2) * (one @ k @ m @ one)
-    )
-    return terms / (n * (n - 3))
+    sums = (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return (np.trace(k @ m) + sums - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3))
 
 
-def _reference(x, y, hsic):
-    k, m = _kernel(x), _kernel(y)
+def _rbf_kernel(x, fraction):
+    square = distance.pdist(np.asarray(x, np.float64).reshape(len(x), -1), "sqeuclidean")
+    off_diagonal = np.exp(-square / (2 * fraction * np.median(square)))
+    return np.eye(len(x)) + distance.squareform(off_diagonal)
+
+
+def _reference(x, y, hsic, kernel=_kernel):
+    k, m = kernel(x), kernel(y)
     return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
 
 
@@ -56,7 +61,7 @@ def _pair(seed, n, x_shape, y_shape, offset=0.0):
 
 @settings(deadline=None, max_examples=25)
 @given(
-    n=st.sampled_from([5, 12]),
+    n=st.sampled_from([4, 5, 12]),
     shapes=st.sampled_from(SHAPES),
     offset=st.sampled_from([0.0, 5.0]),
     seed=st.integers(0, 2**31),
@@ -79,36 +84,19 @@ def test_invariances(unbiased, seed):
     generator = np.random.default_rng(seed)
     rotation = np.linalg.qr(generator.normal(size=(4, 4)))[0].astype(np.float32)
     order = generator.permutation(12)
-    same = [
-        f(x @ rotation, y),
-        f(x * np.float32(-1e12), y * np.float32(1e-12)),
-        f(x[order], y[order]),
-        f(x + np.float32(3), y),
-    ]
+    moves = [(x @ rotation, y), (x * np.float32(-1e12), y * np.float32(1e-12))]
+    same = [f(*pair) for pair in (*moves, (x[order], y[order]), (x + np.float32(3), y))]
     np.testing.assert_allclose(same, want, atol=2e-5)
     assert float(f(y, x)) == pytest.approx(want, abs=1e-6)
     assert float(f(x, x)) == pytest.approx(1, abs=1e-6)
 
 
-def test_both_sides_of_the_biased_form_are_equal():
-    # 30 rows of 4 and 5 features take feature space; with columns of zeros, sample space.
+def test_the_cheaper_side_is_computed():
     x, y = _pair(0, 30, (4,), (5,))
-    assert _dots(x, y) == {(4, 4), (4, 5), (5, 5)}
-    wide = np.pad(x, ((0, 0), (0, 200))), np.pad(y, ((0, 0), (0, 200)))
-    assert _dots(*wide) == {(30, 30)}
+    wide = [np.pad(a, ((0, 0), (0, 200))) for a in (x, y)]
+    programs = [str(jax.make_jaxpr(linear_cka)(*pair)) for pair in ((x, y), wide)]
+    assert ["f32[30,30]" in program for program in programs] == [False, True]
     assert float(_biased(x, y)) == pytest.approx(float(_biased(*wide)), abs=1e-6)
-
-
-def _dots(x, y):
-    """Shapes of the matrices that the biased form multiplies out."""
-    equations = jax.make_jaxpr(linear_cka)(x, y).jaxpr.eqns
-    shapes = set()
-    for equation in equations:
-        inner = equation.params.get("jaxpr")
-        for e in inner.jaxpr.eqns if inner is not None else [equation]:
-            if e.primitive.name == "dot_general" and e.outvars[0].aval.ndim == 2:
-                shapes.add(e.outvars[0].aval.shape)
-    return shapes
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e3, 1e30])
@@ -116,32 +104,9 @@ def _dots(x, y):
 def test_constant_features_have_similarity_zero(value, unbiased):
     varied = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     constant = np.full((7, 5), value, np.float32)
-    for x, y in [(constant, varied), (varied, constant), (constant, constant)]:
+    empty = np.zeros((7, 0), np.float32)
+    for x, y in [(constant, varied), (varied, constant), (constant, constant), (empty, varied)]:
         assert float((_unbiased if unbiased else _biased)(x, y)) == 0.0
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 3])
-def test_few_rows(n):
-    x = np.random.default_rng(1).normal(size=(n, 2)).astype(np.float32)
-    got = float(_biased(x, x))
-    assert got == (0.0 if n < 2 else pytest.approx(1.0))
-    with pytest.raises(ValueError, match="at least 4"):
-        linear_cka(x, x, unbiased=True)
-
-
-def test_four_rows_are_enough():
-    x, y = _pair(2, 4, (3,), (5,))
-    assert float(_unbiased(x, y)) == pytest.approx(_reference(x, y, _hsic1), abs=1e-5)
-
-
-def test_features_without_columns():
-    x = np.zeros((5, 0), np.float32)
-    assert float(linear_cka(x, np.eye(5, dtype=np.float32))) == 0.0
-
-
-def test_different_numbers_of_rows_are_refused():
-    with pytest.raises(ValueError, match="x has 4 rows, y has 5"):
-        linear_cka(np.ones((4, 2)), np.ones((5, 2)))
 
 
 def test_nan_is_not_hidden():
@@ -154,9 +119,8 @@ def test_nan_is_not_hidden():
 def test_bfloat16_is_computed_in_float32():
     x, y = _pair(4, 12, (5, 2), (6,))
     x = jnp.asarray(x, jnp.bfloat16)
-    got = _biased(x, y)
-    assert got.dtype == jnp.float32
-    assert float(got) == pytest.approx(_reference(x.astype(jnp.float32), y, _hsic0), abs=1e-5)
+    want = _reference(x.astype(jnp.float32), y, _hsic0)
+    assert float(_biased(x, y)) == pytest.approx(want, abs=1e-5)
 
 
 # The minibatch estimator.
@@ -172,24 +136,22 @@ def _stages(seed, n):
 
 def _streaming_reference(batches):
     """Means weighted by rows, then the division; batches of [(xs, ys)]."""
-    rows = sum(len(xs[0]) for xs, _ in batches)
-    num_x, num_y = len(batches[0][0]), len(batches[0][1])
-    out = np.zeros((num_x, num_y))
-    for i in range(num_x):
-        for j in range(num_y):
-            means = np.zeros(3)
-            for xs, ys in batches:
-                k, m, n = _kernel(xs[i]), _kernel(ys[j]), len(xs[0])
-                values = [_hsic1(k, m), _hsic1(k, k), _hsic1(m, m)]
-                means += n * np.array(values) / rows
-            out[i, j] = means[0] / np.sqrt(means[1] * means[2])
-    return out
+    kernels = [[[_kernel(a) for a in group] for group in batch] for batch in batches]
+
+    def total(p, i, q, j):
+        return sum(len(b[p][i]) * _hsic1(b[p][i], b[q][j]) for b in kernels)
+
+    def one(i, j):
+        return total(0, i, 1, j) / np.sqrt(total(0, i, 0, i) * total(1, j, 1, j))
+
+    num_x, num_y = map(len, batches[0])
+    return np.array([[one(i, j) for j in range(num_y)] for i in range(num_x)])
 
 
 def _stream(batches, masks=None):
-    state = cka.init(len(batches[0][0]), len(batches[0][1]))
-    for i, (xs, ys) in enumerate(batches):
-        state = cka.update(state, xs, ys, None if masks is None else masks[i])
+    state = cka.init(*map(len, batches[0]))
+    for batch, mask in zip(batches, masks or [None] * len(batches), strict=True):
+        state = cka.update(state, *batch, mask)
     return state
 
 
@@ -197,15 +159,7 @@ def _stream(batches, masks=None):
 def test_streaming_agrees_with_a_loop(sizes):
     batches = [_stages(i, n) for i, n in enumerate(sizes)]
     got = cka.result(_stream(batches))
-    assert got.shape == (3, 2)
     np.testing.assert_allclose(got, _streaming_reference(batches), atol=1e-5)
-
-
-def test_one_batch_is_the_unbiased_estimate():
-    xs, ys = _stages(0, 12)
-    got = cka.result(_stream([(xs, ys)]))
-    want = [[_unbiased(x, y) for y in ys] for x in xs]
-    np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=20)
@@ -217,35 +171,20 @@ def test_one_batch_is_the_unbiased_estimate():
 def test_masked_rows_are_as_if_they_were_not_there(valid, filler, seed):
     valid = np.array(valid)
     whole, part = _stages(seed, 12), _stages(seed + 1, 12)
-    kept = tuple(tuple(a[valid] for a in group) for group in part)
-    filled = tuple(
-        tuple(np.where(valid.reshape(12, *[1] * (a.ndim - 1)), a, np.float32(filler)) for a in g)
-        for g in part
-    )
+    kept = jax.tree.map(lambda a: a[valid], part)
+    filled = jax.tree.map(lambda a: a.copy(), part)
+    for a in jax.tree.leaves(filled):
+        a[~valid] = filler
     got = cka.result(_stream([whole, filled], [np.ones(12, bool), valid]))
     batches = [whole, kept] if valid.sum() >= 4 else [whole]
     np.testing.assert_allclose(got, _streaming_reference(batches), atol=1e-5)
 
 
-@pytest.mark.parametrize("n", [4, 7, 11])
-def test_padded_and_unpadded_states_are_equal(n):
-    xs, ys = _stages(5, n)
-    padded = [
-        tuple(np.pad(a, [(0, 12 - n)] + [(0, 0)] * (a.ndim - 1)) for a in g) for g in (xs, ys)
-    ]
-    got = cka.update(cka.init(3, 2), *padded, np.arange(12) < n)
-    want = cka.update(cka.init(3, 2), xs, ys)
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
-
-
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_batches_of_under_four_rows_contribute_nothing(n):
-    state = _stream([_stages(0, n)])
-    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(state))
-    assert (np.asarray(cka.result(state)) == 0).all()
     masked = cka.update(cka.init(3, 2), *_stages(0, 12), np.arange(12) < n)
-    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(masked))
+    for state in (_stream([_stages(0, n)]), masked):
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves((state, cka.result(state))))
 
 
 def test_streaming_constant_features_and_nan():
@@ -274,9 +213,132 @@ def test_slices_are_even_and_cover_everything(n, batch_size):
     sizes = [s.stop - s.start for s in slices]
     assert not sizes or max(sizes) - min(sizes) <= 1
     assert n < 4 or min(sizes) >= 4
-    if batch_size >= 7:
-        assert len(slices) == -(-n // batch_size)
-        assert not sizes or max(sizes) <= batch_size
+    assert batch_size < 7 or len(slices) == -(-n // batch_size)
+    assert batch_size < 7 or max(sizes, default=0) <= batch_size
+
+
+@pytest.mark.parametrize("factors", [(1e8, 1e8), (1e-10, 1e-10), (1e-25, 1.0), (1e-3, 1e12)])
+def test_streaming_holds_at_any_scale(factors):
+    moved = []
+    for i, factor in enumerate(factors):
+        xs, ys = _stages(i, 12)
+        moved.append((tuple(x * np.float32(factor) for x in xs), ys))
+    for order in (moved, moved[::-1]):
+        got = cka.result(_stream(order))
+        np.testing.assert_allclose(got, _streaming_reference(order), atol=1e-5)
+
+
+def test_the_state_is_as_large_after_many_rows_as_before_any():
+    for n in (12, 4000):
+        state = jax.eval_shape(cka.update, cka.init(3, 2), *_stages(0, n))
+        assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, cka.init(3, 2))
+
+
+# Gaussian kernels, matrices, batches in order, and rows on several devices.
+
+
+@pytest.mark.parametrize("n", [4, 20])
+@pytest.mark.parametrize("fraction", [0.05, 0.5, 1.0, 4.0, 1e4])
+def test_rbf_agrees_with_a_loop(n, fraction):
+    x, y = _pair(n, n, (3, 2), (5,), offset=5.0)
+    for unbiased, hsic in ((False, _hsic0), (True, _hsic1)):
+        got = cka.rbf_cka(x, y, fraction=fraction, unbiased=unbiased)
+        want = _reference(x, y, hsic, functools.partial(_rbf_kernel, fraction=fraction))
+        assert float(got) == pytest.approx(want, abs=1e-5)
+        moved = cka.rbf_cka(y * 1e12 + 3, x[..., ::-1] * -1e-12, fraction=fraction)
+        assert unbiased or float(moved) == pytest.approx(float(got), abs=1e-4)
+
+
+def test_rbf_of_equal_rows_wide_bandwidths_and_bad_fractions():
+    x, y = _pair(0, 12, (3,), (3,))
+    groups = np.repeat(np.eye(2, dtype=np.float32), [9, 3], axis=0)  # median distance 0
+    equal = _reference(groups, x, _hsic0, lambda a: 1.0 * (a[:, None] == a[None]).all(-1))
+    assert float(cka.rbf_cka(groups, x, fraction=1e-30)) == pytest.approx(equal, abs=1e-5)
+    wide = cka.rbf_cka(x, y, fraction=1e8) - _biased(x, y)
+    assert abs(float(wide)) < 1e-5
+    for fraction in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="positive number"):
+            cka.rbf_cka(x, y, fraction=fraction)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("width", [0, 200])  # feature space, sample space
+def test_matrix_is_every_pair(unbiased, width):
+    xs, ys = _stages(0, 30)
+    xs = (*xs, np.pad(xs[0], ((0, 0), (0, width))), np.ones((30, 2), np.float32))
+    got = cka.cka_matrix(xs, ys, unbiased=unbiased)
+    hsic = _hsic1 if unbiased else _hsic0
+    want = [[_reference(x, y, hsic) for y in ys] for x in xs[:-1]] + [[0.0, 0.0]]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    pairs = [[linear_cka(x, y, unbiased=unbiased) for y in ys] for x in xs]
+    np.testing.assert_allclose(got, pairs, atol=1e-6)
+    assert cka.cka_matrix((), ys).shape == (0, 2)
+
+
+def test_other_rows_and_too_few_are_refused():
+    x = np.ones((5, 2), np.float32)
+    matrix = functools.partial(cka.cka_matrix, unbiased=True)
+    for f in (linear_cka, cka.rbf_cka, cka.uuef_cka, lambda a, b: matrix((a, a), (a, b))):
+        with pytest.raises(ValueError, match="5 rows, y has 4"):
+            f(x, x[:4])
+    for f in (linear_cka, cka.rbf_cka, lambda a, b, unbiased: matrix((a,), (b,))):
+        with pytest.raises(ValueError, match="at least 4"):
+            f(x[:3], x[:3], unbiased=True)
+    with pytest.raises(ValueError, match="at least one row"):
+        cka.uuef_cka(x, x, 0)
+
+
+_EXTREME = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    pair=st.tuples(*[arrays.arrays(np.float32, (5, 2), elements=_EXTREME)] * 2),
+    n=st.sampled_from([0, 1, 2, 3, 4, 5]),
+    fraction=st.sampled_from([1e-30, 1.0, 1e30]),
+)
+def test_finite_features_never_give_nan(pair, n, fraction):
+    x, y = (a[:n] for a in pair)
+    values = [_biased(x, y), cka.rbf_cka(x, y, fraction=fraction), cka.uuef_cka(x, y, 2) / 100]
+    if n >= 4:
+        values += [_unbiased(x, y), cka.rbf_cka(x, y, fraction=fraction, unbiased=True)]
+    if n:
+        values.append(cka.result(_stream([((x,), (y,)), ((y,), (x,))]))[0, 0])
+    assert all(abs(float(v)) <= 1 + 1e-5 for v in values)
+    assert n > 1 or not any(map(float, values))
+
+
+def test_equally_distant_examples_have_no_unbiased_similarity():
+    x, y = np.eye(300, dtype=np.float32) * 7 + 0.3, _pair(0, 300, (3,), (3,))[0]
+    assert float(linear_cka(x, y, unbiased=True)) == 0.0
+    assert float(cka.rbf_cka(x, x, unbiased=True)) == 0.0
+    for n in (2, 3, 300):
+        assert float(_biased(x[:n], x[:n])) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 8, 13])
+def test_uuef_is_the_plain_mean_over_batches_in_order(n):
+    x, y = (a[:n] for a in _pair(n, 13, (3,), (5,)))
+    batches = [slice(i, i + 4) for i in range(0, n, 4)]
+    values = [_reference(x[b], y[b], _hsic0) if len(x[b]) > 1 else 0.0 for b in batches]
+    want = 100 * np.mean(values) if n else 0.0
+    assert float(cka.uuef_cka(x, y, batch_size=4)) == pytest.approx(want, abs=1e-3)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_sharded_rows_give_the_value_of_the_whole(devices, offset):
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    specs = {"in_specs": jax.P("data"), "out_specs": jax.P()}
+    program = functools.partial(cka.sharded_linear_cka, axis_name="data")
+    f = jax.jit(jax.shard_map(lambda x, y, m: program(x, y, mask=m), mesh=mesh, **specs))
+    x, y = _pair(0, 32, (2, 3), (4,), offset)
+    x += np.arange(32, dtype=np.float32).reshape(32, 1, 1)  # devices differ in their means
+    for mask in (np.ones(32, bool), np.arange(32) < 9, np.arange(32) >= 30, np.zeros(32, bool)):
+        got = f(np.where(mask[:, None, None], x, np.nan), y * np.float32(1e20), mask)
+        want = _reference(x[mask], y[mask], _hsic0) if mask.any() else 0.0
+        assert float(got) == pytest.approx(want, abs=1e-5)
+    assert float(f(np.full_like(x, 0.1), y, np.ones(32, bool))) == 0.0
 
 
 # The metric.
@@ -294,50 +356,35 @@ def _features(seed, n, classes=3):
     generator = np.random.default_rng(seed + 1)
     values = (means[labels] + generator.normal(size=(n, 5))).astype(np.float32)
     maps = generator.normal(size=(n, 2, 2, 3)).astype(np.float32)
-    points = {"stage1": maps, "stage2": values}
-    return Features(points, np.zeros((n, classes), np.float32), labels)
+    return Features({"stage1": maps, "stage2": values}, np.zeros((n, classes), np.float32), labels)
 
 
 def test_run_compares_every_point_with_every_reference():
     own = {"forget_test": _features(0, 40), "retain_test": _features(1, 20)}
-    references = {
-        "original": own,
-        "oracle": {"forget_test": _features(2, 40), "retain_test": _features(3, 20)},
-    }
-    got = cka.run(own, _context(references))
+    oracle = {"forget_test": _features(2, 40), "retain_test": _features(3, 20)}
+    got = cka.run(own, _context({"original": own, "oracle": oracle}))
     assert len(got) == 2 * 2 * 2 * 2
     assert all(type(v) is float for v in got.values())
     for split, part in own.items():
         for point, values in part.points.items():
             for key in (f"cka_to_original/{split}", f"cka_unbiased_to_original/{split}"):
                 assert got[f"{key}/{point}"] == pytest.approx(1, abs=1e-5)
-            other = references["oracle"][split].points[point]
-            want = _reference(values, other, _hsic0)
+            want = _reference(values, oracle[split].points[point], _hsic0)
             assert got[f"cka_to_oracle/{split}/{point}"] == pytest.approx(want, abs=1e-5)
 
 
-def test_run_mixes_the_classes_in_the_minibatches():
-    own, other = _features(0, 48), _features(2, 48)
-    got = cka.run({"s": own}, _context({"oracle": {"s": other}}))
-    whole = _reference(own.points["stage2"], other.points["stage2"], _hsic1)
-    ordered = [
-        ((own.points["stage2"][i : i + 16],), (other.points["stage2"][i : i + 16],))
-        for i in (0, 16, 32)
-    ]
-    assert got["cka_unbiased_to_oracle/s/stage2"] == pytest.approx(whole, abs=0.05)
-    assert _streaming_reference(ordered)[0, 0] < whole - 0.3
+def test_run_mixes_the_classes_and_pads_unequal_minibatches():
+    own, other = ({"s": _features(i, 32)} for i in (0, 2))
+    got = cka.run(own, _context({"oracle": other}, batch_size=12))
+    x, y = (features["s"].points["stage2"] for features in (own, other))
 
+    def batches(order):
+        return [((x[p],), (y[p],)) for p in (order[:11], order[11:22], order[22:])]
 
-def test_run_pads_unequal_minibatches():
-    own, other = _features(0, 32), _features(2, 32)
-    got = cka.run({"s": own}, _context({"oracle": {"s": other}}, batch_size=12))
-    order = rng.generator(0, "cka").permutation(32)
-    batches = [
-        ((own.points["stage2"][order[i:j]],), (other.points["stage2"][order[i:j]],))
-        for i, j in ((0, 11), (11, 22), (22, 32))
-    ]
-    want = _streaming_reference(batches)[0, 0]
+    want = _streaming_reference(batches(rng.generator(0, "cka").permutation(32)))[0, 0]
     assert got["cka_unbiased_to_oracle/s/stage2"] == pytest.approx(want, abs=1e-5)
+    assert want == pytest.approx(_reference(x, y, _hsic1), abs=0.1)
+    assert _streaming_reference(batches(np.arange(32)))[0, 0] < want - 0.2
 
 
 def test_run_of_small_and_empty_splits():

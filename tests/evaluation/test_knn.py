@@ -97,7 +97,8 @@ def _context(neighbors):
 
 def _split(values, labels):
     values = np.asarray(values, np.float32)
-    return Features({"map": values}, np.zeros((len(values), 3), np.float32), np.asarray(labels))
+    # Logits that always tell, so that what is taken of features shows.
+    return Features({"map": values}, np.eye(3, dtype=np.float32)[labels], np.asarray(labels))
 
 
 def _splits():
@@ -112,7 +113,12 @@ def _splits():
 
 def test_run_scores_the_test_splits_against_both_training_splits():
     got = knn.run(_splits(), _context(1))
-    assert got == {"knn/forget_test/map": 75.0, "knn/retain_test/map": 100.0}
+    assert got == {
+        "knn/forget_test/map": 75.0,
+        "knn/forget_test/logits": 100.0,
+        "knn/retain_test/map": 100.0,
+        "knn/retain_test/logits": 100.0,
+    }
     assert all(type(v) is float for v in got.values())
 
 
@@ -130,9 +136,10 @@ def test_run_averages_maps_over_space():
 def test_run_without_some_splits():
     splits = _splits()
     del splits["forget_test"]
-    assert knn.run(splits, _context(1)) == {"knn/retain_test/map": 100.0}
+    expected = {"knn/retain_test/map": 100.0, "knn/retain_test/logits": 100.0}
+    assert knn.run(splits, _context(1)) == expected
     splits["forget_test"] = _split(np.zeros((0, 3)), np.zeros(0, np.int32))
-    assert knn.run(splits, _context(1)) == {"knn/retain_test/map": 100.0}
+    assert knn.run(splits, _context(1)) == expected
     assert knn.run({"retain_test": splits["retain_test"]}, _context(1)) == {}
 
 

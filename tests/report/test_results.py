@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from configs import digits
 from docs import publish
+from ec_jax import config as config_lib
 from ec_jax.report import summary
 
 ROOT = Path(__file__).parent.parent.parent
@@ -104,7 +106,23 @@ def test_publishing_takes_a_run_under_its_method_and_seed(tmp_path, monkeypatch)
     (tmp_path / "run").mkdir()
     source = ROOT / "docs" / "results" / "digits" / "ec-seed1.json"
     shutil.copy(source, tmp_path / "run" / "metrics.json")
+    config = digits.get_config()
+    config.seed = 1
+    config_lib.write_resolved(config, tmp_path / "run")
     publish.publish("digits", [tmp_path / "run"])
     assert publish.load("digits") == [json.loads(source.read_text())]
     with pytest.raises(SystemExit, match="scenario 'dogs': one of digits"):
         publish.publish("dogs", [])
+
+
+def test_a_run_of_another_config_is_not_published(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
+    (tmp_path / "run").mkdir()
+    source = ROOT / "docs" / "results" / "digits" / "ec-seed1.json"
+    shutil.copy(source, tmp_path / "run" / "metrics.json")
+    config = digits.get_config()
+    config.seed, config.unlearn.steps = 1, 3
+    config_lib.write_resolved(config, tmp_path / "run")
+    with pytest.raises(SystemExit, match=r"unlearn.steps is 3 there and 240 here"):
+        publish.publish("digits", [tmp_path / "run"])
+    assert not (tmp_path / "results").exists()

@@ -1,0 +1,102 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ec_jax.evaluation import gap
+
+POINTS = ("stage1", "stage2")
+SPLITS = ("forget_train", "retain_train", "forget_test", "retain_test")
+percent = st.floats(0, 100)
+models = st.fixed_dictionaries(
+    {f"accuracy/{s}": percent for s in SPLITS}
+    | {f"cka_to_original/forget_test/{p}": st.floats(0, 1) for p in POINTS}
+    | {f"{m}/forget_test/{p}": percent for m in ("knn", "probe") for p in POINTS}
+)
+
+
+def test_logit_by_hand():
+    values = {"accuracy/forget_test": 4.0, "accuracy/retain_test": 90.0}
+    oracle = {"accuracy/forget_test": 1.0, "accuracy/retain_test": 95.0}
+    assert gap.derive(values, oracle, POINTS) == {"gap/logit": 4.0}
+
+
+def test_representation_by_hand():
+    values = {
+        "cka_to_original/forget_test/stage1": 0.9,
+        "cka_to_original/forget_test/stage2": 0.2,
+        "probe/forget_test/stage2": 80.0,
+        "knn/forget_test/stage1": 50.0,
+    }
+    oracle = {
+        "cka_to_original/forget_test/stage1": 0.8,
+        "cka_to_original/forget_test/stage2": 0.5,
+        "probe/forget_test/stage2": 60.0,
+        "knn/forget_test/stage1": 60.0,
+    }
+    want = {"gap/representation": (0.1 + 0.3 + 0.2 + 0.1) / 4}
+    got = gap.derive(values, oracle, POINTS)
+    assert got == pytest.approx(want)
+    assert all(type(v) is float for v in got.values())
+
+
+def test_other_numbers_do_not_count():
+    values = {"accuracy/forget_test": 4.0, "knn/forget_test/stage1": 50.0}
+    oracle = {"accuracy/forget_test": 1.0, "knn/forget_test/stage1": 60.0}
+    others = [
+        "cka_to_oracle/forget_test/stage1",
+        "cka_unbiased_to_original/forget_test/stage1",
+        "cka_to_original/retain_test/stage1",
+        "cka_to_original/forget_train/stage1",
+        "knn/retain_test/stage1",
+        "knn/forget_test/elsewhere",
+        "variance/forget_test/stage1",
+        "mia/forget_train",
+    ]
+    want = gap.derive(values, oracle, POINTS)
+    assert set(want) == {"gap/logit", "gap/representation"}
+    more = gap.derive(
+        values | dict.fromkeys(others, 1.0), oracle | dict.fromkeys(others, 9.0), POINTS
+    )
+    assert more == want
+
+
+def test_only_what_both_have():
+    values = {"accuracy/forget_test": 4.0, "accuracy/retain_test": 90.0}
+    oracle = {"accuracy/forget_test": 1.0, "accuracy/retain_train": 95.0}
+    assert gap.derive(values, oracle, POINTS) == {"gap/logit": 3.0}
+    assert gap.derive(values, {"knn/forget_test/stage1": 1.0}, POINTS) == {}
+
+
+@given(models)
+def test_nothing_without_an_oracle(values):
+    assert gap.derive(values, {}, POINTS) == {}
+    assert gap.derive({}, values, POINTS) == {}
+
+
+@given(models)
+def test_the_oracle_has_no_gap(values):
+    got = gap.derive(values, values, POINTS)
+    assert got == {"gap/logit": 0.0, "gap/representation": 0.0}
+
+
+@given(models, models)
+def test_symmetric_and_bounded(a, b):
+    got = gap.derive(a, b, POINTS)
+    assert got == gap.derive(b, a, POINTS)
+    assert 0 <= got["gap/logit"] <= 100
+    assert 0 <= got["gap/representation"] <= 1 + 1e-12
+
+
+@given(models, models, models)
+def test_triangle(a, b, c):
+    ab, bc, ac = (gap.derive(x, y, POINTS) for x, y in ((a, b), (b, c), (a, c)))
+    assert all(ac[key] <= ab[key] + bc[key] + 1e-9 for key in ac)
+
+
+@pytest.mark.parametrize("key", ["accuracy/forget_test", "probe/forget_test/stage1"])
+def test_nan_stays_nan(key):
+    broken = gap.derive({key: math.nan}, {key: 1.0}, POINTS)
+    assert len(broken) == 1
+    assert math.isnan(*broken.values())

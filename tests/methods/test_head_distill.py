@@ -1,0 +1,65 @@
+"""Head distillation: the forget set is lost at the logits, and not a feature has moved."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from command import changed
+
+from configs import digits
+from ec_jax import methods
+from ec_jax.pipeline import Experiment
+
+SETTINGS = {
+    "method": "head_distill",
+    "model__width": 4,
+    "original__epochs": 8.0,
+    "unlearn__steps": 60,
+    "unlearn__optimizer__learning_rate": 0.3,
+    "unlearn__batch_norm": "train",  # not taken: statistics would move the features
+    "parallel__devices": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "digits"
+    made = Experiment(changed(digits.get_config(), **SETTINGS), folder)
+    made.run()
+    return made
+
+
+def test_only_the_head_moves(experiment):
+    before, after = experiment.model("original"), experiment.model("unlearned")
+    heads = [tree["params"].pop("head") for tree in (before, after)]
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    assert not np.array_equal(heads[0]["kernel"], heads[1]["kernel"])
+
+
+def test_the_class_is_gone_at_the_logits_alone(experiment):
+    models = json.loads((experiment.workdir / "metrics.json").read_text())["models"]
+    original, unlearned = models["original"], models["unlearned"]
+    assert original["accuracy/forget_test"] > 60
+    assert unlearned["accuracy/forget_test"] < 5
+    assert unlearned["accuracy/retain_test"] > original["accuracy/retain_test"] - 3
+    for point in ("stage1", "stage4"):
+        assert unlearned[f"cka_to_original/forget_test/{point}"] == pytest.approx(1, abs=1e-5)
+        assert unlearned[f"knn/forget_test/{point}"] == original[f"knn/forget_test/{point}"]
+
+
+def test_it_needs_no_modules(experiment):
+    assert not (experiment.workdir / "checkpoints" / "modules").exists()
+    cost = json.loads((experiment.workdir / "metrics.json").read_text())["cost"]
+    assert cost["modules"] is None
+    assert cost["unlearn"]["steps"] == 60
+
+
+def test_the_teacher_is_the_original_head_on_the_original_features(experiment):
+    context = methods.Context(experiment.model("original"), experiment.forget_classes)
+    method = methods.build(experiment.config, experiment.network(modules=False).points)
+    extras = method.prepare(context)
+    assert extras["allowed"].tolist() == [i != 3 for i in range(10)]
+    np.testing.assert_array_equal(
+        extras["head"]["kernel"], context.original["params"]["head"]["kernel"]
+    )
