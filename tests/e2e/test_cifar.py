@@ -24,7 +24,10 @@ SMALL = [
 
 @pytest.mark.parametrize(
     ("name", "make", "forget"),
-    [("cifar10", archives.make_cifar10, ["cat"]), ("cifar100", archives.make_cifar100, 10)],
+    [
+        ("cifar10", archives.make_cifar10, ["cat"]),
+        pytest.param("cifar100", archives.make_cifar100, 10, marks=pytest.mark.slow),
+    ],
 )
 def test_the_users_own_command_takes_archives_and_runs_every_stage(name, make, forget, tmp_path):
     (tmp_path / "archives").mkdir()

@@ -24,6 +24,7 @@ ARGUMENTS = [
         "--config.unlearn.steps=12",
         "--config.unlearn.batch_norm=train",
     ),
+    "--config.evaluation.metrics=accuracy,cka,variance",
     *("--config.checkpoint.every=4", "--config.report.log_every=1", "--config.parallel.devices=1"),
 ]
 # What a run has just said when it is killed: inside every stage, on and off checkpoints.

@@ -273,7 +273,12 @@ def test_what_was_cut_off_is_not_built_upon(workdir, tmp_path):
     ids=lambda o: "-".join(o),
 )
 def test_other_settings_run_from_end_to_end(tmp_path, overrides):
-    config = small(**{"original__epochs": 1.0, "unlearn__steps": 2, **overrides})
+    short = {
+        "original__epochs": 1.0,
+        "unlearn__steps": 2,
+        "evaluation__metrics": "accuracy,cka,knn",
+    }
+    config = small(**short, **overrides)
     Experiment(config, tmp_path / "run").run()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert np.isfinite(list(metrics["models"]["unlearned"].values())).all()

@@ -19,6 +19,7 @@ SETTINGS = {
     "unlearn__optimizer__learning_rate": 0.3,
     "unlearn__batch_norm": "train",  # not taken: statistics would move the features
     "parallel__devices": 1,
+    "evaluation__metrics": "accuracy,cka,knn",
 }
 
 
