@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command import changed
 
 from configs import digits
 from docs import publish
@@ -101,28 +102,30 @@ def test_a_number_missing_from_one_run_is_a_dash():
     assert "| – |" in summary.markdown(runs)
 
 
-def test_publishing_takes_a_run_under_its_method_and_seed(tmp_path, monkeypatch):
+SOURCE = ROOT / "docs" / "results" / "digits" / "ec-seed1.json"
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch):
+    """A run of the digits config, seed 1, and a folder of its own for what is published."""
     monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
-    (tmp_path / "run").mkdir()
-    source = ROOT / "docs" / "results" / "digits" / "ec-seed1.json"
-    shutil.copy(source, tmp_path / "run" / "metrics.json")
-    config = digits.get_config()
-    config.seed = 1
-    config_lib.write_resolved(config, tmp_path / "run")
-    publish.publish("digits", [tmp_path / "run"])
-    assert publish.load("digits") == [json.loads(source.read_text())]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(SOURCE, folder / "metrics.json")
+    config_lib.write_resolved(changed(digits.get_config(), seed=1), folder)
+    return folder
+
+
+def test_publishing_takes_a_run_under_its_method_and_seed(run_dir):
+    publish.publish("digits", [run_dir])
+    assert publish.load("digits") == [json.loads(SOURCE.read_text())]
     with pytest.raises(SystemExit, match="scenario 'dogs': one of digits"):
         publish.publish("dogs", [])
 
 
-def test_a_run_of_another_config_is_not_published(tmp_path, monkeypatch):
-    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
-    (tmp_path / "run").mkdir()
-    source = ROOT / "docs" / "results" / "digits" / "ec-seed1.json"
-    shutil.copy(source, tmp_path / "run" / "metrics.json")
-    config = digits.get_config()
-    config.seed, config.unlearn.steps = 1, 3
-    config_lib.write_resolved(config, tmp_path / "run")
+def test_a_run_of_another_config_is_not_published(run_dir):
+    other = changed(digits.get_config(), seed=1, unlearn__steps=3)
+    config_lib.write_resolved(other, run_dir)
     with pytest.raises(SystemExit, match=r"unlearn.steps is 3 there and 240 here"):
-        publish.publish("digits", [tmp_path / "run"])
-    assert not (tmp_path / "results").exists()
+        publish.publish("digits", [run_dir])
+    assert not publish.RESULTS.exists()
