@@ -74,6 +74,9 @@ def get_config() -> ConfigDict:
     )
     c.original.optimizer = _optimizer()
 
+    c.oracle = ConfigDict()
+    c.oracle.checkpoint = ""  # take this oracle and do not train one; its forget set is not checked
+
     c.modules = ConfigDict()
     c.modules.kind = "conv"  # conv | pool | mlp (docs/method.md)
     c.modules.epochs = (
@@ -102,6 +105,12 @@ def get_config() -> ConfigDict:
     c.evaluation.features = "gap"  # gap (spatial mean of every stage) | map (flattened activations)
     c.evaluation.cka_batch_size = 512  # images a minibatch of unbiased CKA, >= 4
     c.evaluation.neighbors = 5  # k of k-NN, >= 1
+    c.evaluation.recovery_fraction = 0.02  # share of the training images a new head sees, in (0, 1]
+    c.evaluation.recovery_images = 32  # forget images, and as many retain, of a relearning step
+    c.evaluation.recovery_steps = 20  # relearning steps of the whole network, >= 1
+    c.evaluation.idi_seeds = 3  # critics a point, trained from different seeds, >= 1
+    c.evaluation.idi_steps = 100  # training steps of a critic, >= 1
+    c.evaluation.idi_images = 2048  # images that critics are trained and tested on, at most; >= 64
 
     c.parallel = ConfigDict()
     c.parallel.map = "shard_map"  # shard_map | pmap

@@ -14,9 +14,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from ec_jax.config import check_workdir, write_whole
 from ec_jax.errors import InputError
 from ec_jax.report import plots, summary, table
+from ec_jax.workdir import check_workdir, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"

@@ -7,17 +7,13 @@ import dataclasses
 import difflib
 import json
 import math
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ec_jax.errors import InputError
 
 STAGES = ("original", "oracle", "modules", "unlearn", "evaluate", "report")
-# Fields that do not change what a run computes: they may differ between two starts.
-FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", "parallel.")
 _METRICS = "accuracy cka knn variance probe misalignment mia rus gap"
 METRICS = tuple(_METRICS.split())  # those of ec_jax/evaluation/suite.py
 WEIGHTS = ("uniform", "linear", "geometric", "reversed")  # named layer weights
@@ -53,7 +49,6 @@ class _Number:
         )
 
 
-_PROBE = ".ec_jax-"  # folders made to see whether one can
 _INT32 = 2**31 - 1  # steps and seeds are 32-bit in JAX
 _COUNT, _COUNT_OR_0 = (_Number(low, _INT32, integer=True) for low in (1, 0))
 _AT_LEAST_0, _ABOVE_0 = _Number(0), _Number(0, closed=False)
@@ -99,6 +94,7 @@ def _rules() -> dict[str, Any]:
         "model.dtype": ("float32", "bfloat16"),
         "original.checkpoint": str,
         "original.epochs": _ABOVE_0,
+        "oracle.checkpoint": str,
         "modules.kind": ("conv", "pool", "mlp"),
         "modules.epochs": _AT_LEAST_0,
         "unlearn.steps": _COUNT,
@@ -114,6 +110,12 @@ def _rules() -> dict[str, Any]:
         "evaluation.features": ("gap", "map"),
         "evaluation.cka_batch_size": _Number(4, _INT32, integer=True),
         "evaluation.neighbors": _COUNT,
+        "evaluation.recovery_fraction": _Number(0, 1, closed=False),
+        "evaluation.recovery_images": _COUNT,
+        "evaluation.recovery_steps": _COUNT,
+        "evaluation.idi_seeds": _COUNT,
+        "evaluation.idi_steps": _COUNT,
+        "evaluation.idi_images": _Number(64, _INT32, integer=True),
         "parallel.map": ("shard_map", "pmap"),
         "parallel.devices": _COUNT_OR_0,
         "checkpoint.every": _COUNT,
@@ -304,86 +306,3 @@ def flatten(config: Any) -> dict[str, Any]:
 def resolved(config: Any) -> dict[str, Any]:
     """The config as nested dictionaries for JSON."""
     return json.loads(config.to_json())
-
-
-def check_workdir(config: Any, workdir: str | Path) -> None:
-    """Refuses a workdir that cannot be written or that belongs to another config.
-
-    Raises:
-      InputError: names the folder and the reason, or the first fields that differ.
-    """
-    workdir = Path(workdir).absolute()
-    path, part = workdir / "config.json", _part(workdir / "config.json")
-    # All that a run leaves which was killed while it wrote its first file.
-    if _contents(workdir) <= {part.name}:
-        return
-    if not path.is_file():
-        raise InputError("workdir", str(workdir), "holds other files; choose an empty folder")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise TypeError("not an object")
-    except (ValueError, TypeError, OSError) as error:
-        raise InputError(
-            "workdir", str(workdir), "its config.json cannot be read; choose another folder"
-        ) from error
-    _check_same(flatten(found), flatten(resolved(config)), workdir)
-
-
-def _contents(workdir: Path) -> set[str]:
-    """The names in a workdir; none where it is still to be made.
-
-    Raises:
-      InputError: nothing can be written there.
-    """
-    place = workdir
-    try:
-        place = next(p for p in (workdir, *workdir.parents) if p.exists())
-        # By doing it: permission bits say nothing of special and read-only file systems.
-        tempfile.TemporaryDirectory(dir=place, prefix=_PROBE).cleanup()
-        found = {p.name for p in workdir.iterdir()} if place == workdir else set()
-        # Also what a run left that was killed just there.
-        return {name for name in found if not name.startswith(_PROBE)}
-    except OSError as error:
-        raise InputError(
-            "workdir",
-            str(workdir),
-            f"cannot be written ({place}: {error.strerror}); choose another folder",
-        ) from error
-
-
-def _check_same(found: dict, wanted: dict, workdir: Path) -> None:
-    different = [
-        f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
-        for field in sorted(found.keys() | wanted.keys())
-        if found.get(field) != wanted.get(field) and not field.startswith(FREE)
-    ]
-    if different:
-        more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
-        raise InputError(
-            "workdir",
-            str(workdir),
-            f"belongs to another config: {'; '.join(different[:3])}{more}; choose another folder, "
-            "or set the field back",
-        )
-
-
-def write_resolved(config: Any, workdir: Path) -> None:
-    """Writes ``config.json``, whole or not at all."""
-    write_json(workdir / "config.json", resolved(config))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    write_whole(path, lambda part: part.write_text(json.dumps(value, indent=2) + "\n"))
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls ``write`` on a temporary name and renames the file when it is complete."""
-    part = _part(path)
-    write(part)
-    os.replace(part, path)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")

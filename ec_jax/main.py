@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from ec_jax import config as config_lib
+from ec_jax import workdir as workdir_lib
 from ec_jax.config import nearest
 from ec_jax.errors import InputError, TrainingError
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
             raise InputError("--workdir", workdir, "give a folder, e.g. --workdir=runs/digits")
         workdir = os.path.expanduser(workdir)
         config_lib.validate(config)
-        config_lib.check_workdir(config, workdir)
+        workdir_lib.check_workdir(config, workdir)
         from ec_jax.pipeline import Experiment  # JAX is imported only for input that can work
 
         Experiment(config, workdir).run()

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from ec_jax import checkpoint, methods, parallel, rng
 from ec_jax import config as config_lib
+from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.data import augment, sources, splits
 from ec_jax.data.loader import Stream
@@ -82,7 +83,7 @@ class Experiment:
     def run(self) -> None:
         """Runs the stages that are asked for and not done."""
         self.workdir.mkdir(parents=True, exist_ok=True)
-        config_lib.write_resolved(self.config, self.workdir)
+        workdir_lib.write_resolved(self.config, self.workdir)
         for stage in self.stages:
             if stage in ("evaluate", "report"):
                 getattr(self, f"_{stage}")()
@@ -283,7 +284,7 @@ class Experiment:
             "seconds": round(time.monotonic() - began, 3),
             "images": len(MODELS) * sum(map(len, self.splits.values())),
         }
-        config_lib.write_json(
+        workdir_lib.write_json(
             target,
             {"schema": SCHEMA, "scenario": self._scenario(), "models": models, "cost": cost},
         )
@@ -348,7 +349,7 @@ class Experiment:
         metrics = json.loads((self.workdir / "metrics.json").read_text())
         for name, write in {"table.md": table.write, "cka.png": plots.cka_per_stage}.items():
             if not (self.workdir / name).exists():
-                config_lib.write_whole(self.workdir / name, functools.partial(write, metrics))
+                workdir_lib.write_whole(self.workdir / name, functools.partial(write, metrics))
         print(table.text(metrics), flush=True)
         print(f"Written to {self.workdir}: metrics.json, table.md, cka.png", flush=True)
 

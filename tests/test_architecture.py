@@ -17,6 +17,7 @@ LAYERS = [
     {"data", "models", "losses"},
     {"methods"},
     {"config"},
+    {"workdir"},
     {"training", "checkpoint"},
     {"evaluation"},
     {"report"},

@@ -11,6 +11,7 @@ from test_config import OTHER
 from configs import digits
 from ec_jax import config as config_lib
 from ec_jax import rng
+from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.models.network import build
 from ec_jax.training.optimizer import make_optimizer
@@ -167,7 +168,7 @@ def test_a_workdir_of_foreign_files(tmp_path):
 
 
 def test_a_workdir_of_another_config(tmp_path):
-    config_lib.write_resolved(digits.get_config(), tmp_path)
+    workdir_lib.write_resolved(digits.get_config(), tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     says = [
         "workdir = ",

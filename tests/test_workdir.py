@@ -9,6 +9,7 @@ from test_config import OTHER, changed, refusal, set_field
 
 from configs import default
 from ec_jax import config as config_lib
+from ec_jax import workdir as workdir_lib
 
 
 @pytest.fixture
@@ -23,17 +24,17 @@ def stranger(folder, content="{}"):
 
 
 def test_a_workdir_that_is_new_empty_or_the_same_configs_is_taken(config, tmp_path):
-    config_lib.check_workdir(config, tmp_path / "a" / "new")
+    workdir_lib.check_workdir(config, tmp_path / "a" / "new")
     assert not (tmp_path / "a").exists()
-    config_lib.check_workdir(config, tmp_path)
+    workdir_lib.check_workdir(config, tmp_path)
     assert not list(tmp_path.iterdir())
-    config_lib.write_resolved(config, tmp_path)
+    workdir_lib.write_resolved(config, tmp_path)
     (tmp_path / "metrics.json").write_text("{}")
-    config_lib.check_workdir(config, tmp_path)
+    workdir_lib.check_workdir(config, tmp_path)
 
 
 def test_config_json_is_the_config(config, tmp_path):
-    config_lib.write_resolved(config, tmp_path)
+    workdir_lib.write_resolved(config, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
     found = json.loads((tmp_path / "config.json").read_text())
     assert found == config_lib.resolved(config)
@@ -44,41 +45,41 @@ def test_a_run_killed_while_it_wrote_config_json_can_start_again(config, tmp_pat
     with monkeypatch.context() as m:
         m.setattr(os, "replace", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            config_lib.write_resolved(config, tmp_path)
+            workdir_lib.write_resolved(config, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["config.json.part"]
-    config_lib.check_workdir(config, tmp_path)
-    config_lib.write_resolved(config, tmp_path)
+    workdir_lib.check_workdir(config, tmp_path)
+    workdir_lib.write_resolved(config, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_run_killed_while_it_tried_to_write_can_start_again(config, tmp_path):
-    (tmp_path / f"{config_lib._PROBE}abc").mkdir()
-    config_lib.check_workdir(config, tmp_path)
+    (tmp_path / f"{workdir_lib._PROBE}abc").mkdir()
+    workdir_lib.check_workdir(config, tmp_path)
     (tmp_path / "mine").mkdir()
-    assert "holds other files" in refusal(config, config_lib.check_workdir, tmp_path)
+    assert "holds other files" in refusal(config, workdir_lib.check_workdir, tmp_path)
 
 
 def test_a_folder_of_other_files_is_refused(config, tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    message = refusal(config, config_lib.check_workdir, tmp_path)
+    message = refusal(config, workdir_lib.check_workdir, tmp_path)
     assert message == f"workdir = {str(tmp_path)!r}: holds other files; choose an empty folder"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[5]", "3", "null", '"text"', "\0", "[[]]"])
 def test_a_config_json_that_is_none_is_refused(config, tmp_path, content):
     folder = stranger(tmp_path / "run", content)
-    assert "cannot be read; choose another" in refusal(config, config_lib.check_workdir, folder)
+    assert "cannot be read; choose another" in refusal(config, workdir_lib.check_workdir, folder)
 
 
 def test_a_config_json_that_is_no_text_is_refused(config, tmp_path):
     (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
-    assert "cannot be read" in refusal(config, config_lib.check_workdir, tmp_path)
+    assert "cannot be read" in refusal(config, workdir_lib.check_workdir, tmp_path)
 
 
 def test_the_workdir_of_another_config_is_refused_by_the_fields_that_differ(config, tmp_path):
-    config_lib.write_resolved(config, tmp_path)
+    workdir_lib.write_resolved(config, tmp_path)
     other = changed(ec__temperature=0.7, seed=3)
-    message = refusal(other, config_lib.check_workdir, tmp_path)
+    message = refusal(other, workdir_lib.check_workdir, tmp_path)
     assert f"ec.temperature is {config.ec.temperature} there and 0.7 here" in message
     assert "seed is 0 there and 3 here" in message
     assert "choose another folder, or set the field back" in message
@@ -87,23 +88,23 @@ def test_the_workdir_of_another_config_is_refused_by_the_fields_that_differ(conf
 
 def test_of_many_differences_the_first_three_are_named(config, tmp_path):
     folder = stranger(tmp_path / "run")
-    message = refusal(config, config_lib.check_workdir, folder)
+    message = refusal(config, workdir_lib.check_workdir, folder)
     assert message.count(" there and ") == 3
     assert "more)" in message
 
 
 @pytest.mark.parametrize("field", sorted(OTHER))
 def test_only_fields_without_effect_on_the_result_may_change(field, config, tmp_path):
-    config_lib.write_resolved(config, tmp_path)
+    workdir_lib.write_resolved(config, tmp_path)
     free = {
         *("stages", "data.data_dir", "data.manual_dir", "checkpoint.every", "checkpoint.keep"),
         *("parallel.map", "parallel.devices", "report.log_every"),
     }
     other = set_field(field, OTHER[field])
     if field in free:
-        config_lib.check_workdir(other, tmp_path)
+        workdir_lib.check_workdir(other, tmp_path)
     else:
-        assert f"{field} is " in refusal(other, config_lib.check_workdir, tmp_path)
+        assert f"{field} is " in refusal(other, workdir_lib.check_workdir, tmp_path)
 
 
 def unwritable():
@@ -129,6 +130,6 @@ def _closed(folder):
 @pytest.mark.parametrize(("kind", "make"), unwritable(), ids=lambda v: v if type(v) is str else "")
 def test_a_workdir_that_cannot_be_written_is_refused(kind, make, config, tmp_path):
     workdir = make(tmp_path)
-    message = refusal(config, config_lib.check_workdir, workdir)
+    message = refusal(config, workdir_lib.check_workdir, workdir)
     assert message.startswith(f"workdir = {str(workdir)!r}: cannot be written (")
     assert message.endswith("choose another folder")

@@ -5,8 +5,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import tqdm
+
+from ec_jax.data import augment
+from ec_jax.models.network import Network, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,29 @@ class Features:
 
 
 @dataclasses.dataclass(frozen=True)
+class Subject:
+    """The measured model itself, for the metrics that train it further.
+
+    Attributes:
+      network: the backbone, without EC modules.
+      variables: {"params": {"backbone"}, "batch_stats": {"backbone"}}; must not be donated.
+      images: {split: uint8 [n, h, w, c]}, in the order of the features.
+      mean: float32 [c], of the images in [0, 1].
+      std: float32 [c].
+    """
+
+    network: Network
+    variables: Variables
+    images: Mapping[str, np.ndarray]
+    mean: jax.Array
+    std: jax.Array
+
+    def normalized(self, images: np.ndarray) -> jax.Array:
+        """What the network takes, float32, of uint8 images [b, h, w, c]."""
+        return augment.normalize(images, self.mean, self.std)
+
+
+@dataclasses.dataclass(frozen=True)
 class Context:
     """What a metric may use beside the features of the model it measures.
 
@@ -32,10 +59,12 @@ class Context:
       config: the run's configuration.
       references: {"original" or "oracle": {split: Features}}, of the same examples in the
         same order.
+      subject: the measured model; None: it is not at hand, and what needs it is left out.
     """
 
     config: Any
     references: Mapping[str, Mapping[str, Features]]
+    subject: Subject | None = None
 
 
 def extract(

@@ -11,7 +11,9 @@ _REPRESENTATION = {"cka_to_original": 1.0, "probe": 100.0, "knn": 100.0}
 
 
 def derive(
-    values: Mapping[str, float], oracle: Mapping[str, float], points: Sequence[str]
+    values: Mapping[str, float],
+    references: Mapping[str, Mapping[str, float]],
+    points: Sequence[str],
 ) -> dict[str, float]:
     """``gap/logit`` and ``gap/representation``: mean absolute differences to the oracle.
 
@@ -25,7 +27,7 @@ def derive(
 
     Args:
       values: the flat keys of the measured model.
-      oracle: the flat keys of the oracle; empty: there is none.
+      references: {"oracle": its flat keys}; without it nothing is derived.
       points: the supervision points, first to last.
 
     Returns:
@@ -34,9 +36,11 @@ def derive(
 
     Source: ours.
 
-    >>> derive({"accuracy/a": 90.0, "accuracy/b": 4.0}, {"accuracy/a": 92.0, "accuracy/b": 0.0}, [])
+    >>> oracle = {"accuracy/a": 92.0, "accuracy/b": 0.0}
+    >>> derive({"accuracy/a": 90.0, "accuracy/b": 4.0}, {"oracle": oracle}, [])
     {'gap/logit': 3.0}
     """
+    oracle = references.get("oracle", {})
     accuracies = [key for key in values if key.startswith("accuracy/")]
     parts = {
         "gap/logit": _differences(values, oracle, accuracies, 1.0),

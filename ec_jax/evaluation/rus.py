@@ -26,7 +26,9 @@ def harmonic_mean(a: float, b: float) -> float:
 
 
 def derive(
-    values: Mapping[str, float], oracle: Mapping[str, float], points: Sequence[str]
+    values: Mapping[str, float],
+    references: Mapping[str, Mapping[str, float]],
+    points: Sequence[str],
 ) -> dict[str, float]:
     """``rus/to_original`` and ``rus/to_oracle``, of the last point.
 
@@ -43,7 +45,7 @@ def derive(
 
     Args:
       values: the flat keys of the measured model.
-      oracle: not used; the similarities to the oracle are among the values.
+      references: not used; the similarities to them are among the values.
       points: the supervision points, first to last, at least one.
 
     Returns:
@@ -55,7 +57,7 @@ def derive(
     >>> derive(keys, {}, ["s"])
     {'rus/to_original': 0.6666666666666666}
     """
-    del oracle
+    del references
     result = {}
     for reference in ("original", "oracle"):
         keys = [f"cka_to_{reference}/{s}_test/{points[-1]}" for s in ("forget", "retain")]

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from ec_jax.errors import TrainingError
 from ec_jax.evaluation import accuracy, cka, gap, knn, mia, misalignment, probe, rus, variance
-from ec_jax.evaluation.features import Context, Features
+from ec_jax.evaluation.features import Context, Features, Subject
 
-# Made of features: `run(features, context)`.
-DIRECT = {
+# A metric is made of features by `run(features, context)`, or of the numbers before it and of
+# the references' by `derive(values, references, points)`, or first the one and then the other.
+METRICS = {
     "accuracy": accuracy,
     "cka": cka,
     "knn": knn,
@@ -17,9 +19,9 @@ DIRECT = {
     "probe": probe,
     "misalignment": misalignment,
     "mia": mia,
+    "rus": rus,
+    "gap": gap,
 }
-# Made of the numbers above: `derive(values, oracle, points)`.
-DERIVED = {"rus": rus, "gap": gap}
 REFERENCES = ("original", "oracle")
 
 
@@ -29,12 +31,13 @@ def chosen(spec: str) -> tuple[str, ...]:
     >>> chosen("gap,accuracy")
     ('accuracy', 'gap')
     """
-    names = (*DIRECT, *DERIVED)
-    return names if spec == "all" else tuple(n for n in names if n in spec.split(","))
+    return tuple(METRICS) if spec == "all" else tuple(n for n in METRICS if n in spec.split(","))
 
 
 def evaluate(
-    features: Mapping[str, Mapping[str, Features]], config: Any
+    features: Mapping[str, Mapping[str, Features]],
+    config: Any,
+    subjects: Mapping[str, Subject] | None = None,
 ) -> dict[str, dict[str, float]]:
     """The numbers of every model.
 
@@ -42,6 +45,7 @@ def evaluate(
       features: {model: {split: Features}}, of the same examples in the same order; ``original``
         and ``oracle``, where they are there, are what the others are compared with.
       config: of the run; ``config.evaluation`` is read.
+      subjects: {model: the model itself}; without one, metrics that need it are left out.
 
     Returns:
       {model: {flat key: number}}.
@@ -49,32 +53,28 @@ def evaluate(
     Raises:
       TrainingError: a number is not finite.
     """
-    names = chosen(config.evaluation.metrics)
+    metrics = [METRICS[name] for name in chosen(config.evaluation.metrics)]
     references = {name: features[name] for name in REFERENCES if name in features}
-    context = Context(config, references)
-    models = {
-        model: {
-            key: value
-            for name in names
-            if name in DIRECT
-            for key, value in DIRECT[name].run(splits, context).items()
-        }
-        for model, splits in features.items()
-    }
+    models = {}
+    for model, splits in features.items():
+        context = Context(config, references, (subjects or {}).get(model))
+        made = (m.run(splits, context) for m in metrics if hasattr(m, "run"))
+        models[model] = {key: value for found in made for key, value in found.items()}
     _refuse_nan(models)
-    oracle, points = models.get("oracle", {}), _points(features)
+    known = {name: models[name] for name in references}
+    points = _points(features)
     return {
-        model: values | _derived(names, values, oracle, points) for model, values in models.items()
+        model: values | _derived(metrics, values, known, points) for model, values in models.items()
     }
 
 
 def _derived(
-    names: Sequence[str],
+    metrics: Sequence[ModuleType],
     values: Mapping[str, float],
-    oracle: Mapping[str, float],
+    references: Mapping[str, Mapping[str, float]],
     points: Sequence[str],
 ) -> dict[str, float]:
-    made = (DERIVED[name].derive(values, oracle, points) for name in names if name in DERIVED)
+    made = (m.derive(values, references, points) for m in metrics if hasattr(m, "derive"))
     return {key: value for found in made for key, value in found.items()}
 
 

@@ -105,6 +105,26 @@ class Network:
         )
         return {p: sown["intermediates"][p] for p in self.points}, logits
 
+    def after(self, variables: Variables, point: str, activation: jax.Array) -> jax.Array:
+        """The backbone's pooled feature, float32 [b, d], from one point's activation on.
+
+        In inference mode. Variables of the layers up to ``point`` are not read, and may be left
+        out.
+
+        Args:
+          variables: as ``init`` gives them.
+          point: a supervision point.
+          activation: [b, h, w, c], that point's raw activation.
+        """
+        _, sown = self.backbone.apply(
+            _part(variables, "backbone"),
+            activation,
+            train=False,
+            after=point,
+            mutable=["intermediates"],
+        )
+        return sown["intermediates"]["pooled"]
+
 
 def _part(variables: Variables, part: str) -> Variables:
     return {c: tree[part] for c, tree in variables.items() if part in tree}

@@ -112,14 +112,16 @@ class ResNet(nn.Module):
         return tuple(self.width * expansion * 2**i for i in range(len(self.points)))
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps normalised images [b, h, w, channels] to float32 logits [b, num_classes]."""
+    def __call__(self, x: jax.Array, train: bool, after: str | None = None) -> jax.Array:
+        """Maps normalised images [b, h, w, channels] to float32 logits [b, num_classes].
+
+        With ``after``, x is the activation of that point and only the later layers run.
+        """
         sizes, bottleneck = STAGE_SIZES[self.depth]
-        x = nn.Conv(
-            self.width, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=conv_init, name="stem"
-        )(x)
-        x = nn.relu(batch_norm(train, self.axis_name, self.dtype, name="stem_norm")(x))
-        for i, blocks in enumerate(sizes):
+        if after is None:
+            x = self._stem(x, train)
+        done = self.points.index(after) + 1 if after else 0
+        for i, blocks in list(enumerate(sizes))[done:]:
             for j in range(blocks):
                 x = Block(
                     width=self.width * 2**i,
@@ -134,6 +136,12 @@ class ResNet(nn.Module):
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         self.sow("intermediates", "pooled", pooled, reduce_fn=replace_sown)
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(pooled)
+
+    def _stem(self, x: jax.Array, train: bool) -> jax.Array:
+        x = nn.Conv(
+            self.width, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=conv_init, name="stem"
+        )(x)
+        return nn.relu(batch_norm(train, self.axis_name, self.dtype, name="stem_norm")(x))
 
 
 def points(depth: int) -> Sequence[str]:

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tqdm
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 
 class Progress:
@@ -16,6 +13,10 @@ class Progress:
 
     def __init__(self, name: str, start: int, steps: int, folder: Path):
         """``folder`` takes the event files; scalars after ``start`` replace older ones."""
+        # Imported by trainings alone: where PyTorch is installed, tensorboardX imports it.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
         self._name, self._steps = name, steps
         self._bar = tqdm.tqdm(
             desc=name, total=steps, initial=start, unit="step", disable=not sys.stderr.isatty()
@@ -33,6 +34,9 @@ class Progress:
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows and records the metrics of step ``step`` (steps done)."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         for key, value in metrics.items():
             summary = scalar(key, value)
             self._events.write_event(Event(step=step, wall_time=time.time(), summary=summary))

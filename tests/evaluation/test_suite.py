@@ -76,7 +76,6 @@ def test_a_number_that_is_not_finite_stops_the_evaluation(features):
 
 
 def test_every_metric_is_documented(features):
-    assert set(suite.chosen("all")) == {*suite.DIRECT, *suite.DERIVED}
     for name in suite.chosen("all"):
         assert f"| `{name}` |" in DOCUMENT
     for key in suite.evaluate(features, config())["unlearned"]:

@@ -9,7 +9,7 @@ from command import changed
 
 from configs import digits
 from docs import publish
-from ec_jax import config as config_lib
+from ec_jax import workdir as workdir_lib
 from ec_jax.report import summary
 
 ROOT = Path(__file__).parent.parent.parent
@@ -112,7 +112,7 @@ def run_dir(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     shutil.copy(SOURCE, folder / "metrics.json")
-    config_lib.write_resolved(changed(digits.get_config(), seed=1), folder)
+    workdir_lib.write_resolved(changed(digits.get_config(), seed=1), folder)
     return folder
 
 
@@ -125,7 +125,7 @@ def test_publishing_takes_a_run_under_its_method_and_seed(run_dir):
 
 def test_a_run_of_another_config_is_not_published(run_dir):
     other = changed(digits.get_config(), seed=1, unlearn__steps=3)
-    config_lib.write_resolved(other, run_dir)
+    workdir_lib.write_resolved(other, run_dir)
     with pytest.raises(SystemExit, match=r"unlearn.steps is 3 there and 240 here"):
         publish.publish("digits", [run_dir])
     assert not publish.RESULTS.exists()

@@ -1,0 +1,101 @@
+"""The folder of a run: whose it is, and files that are written whole or not at all.
+
+Nothing here needs JAX, so that a mistake is answered at once.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ec_jax.config import flatten, resolved
+from ec_jax.errors import InputError
+
+# Fields that do not change what a run computes: they may differ between two starts.
+FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", "parallel.")
+_PROBE = ".ec_jax-"  # folders made to see whether one can
+
+
+def check_workdir(config: Any, workdir: str | Path) -> None:
+    """Refuses a workdir that cannot be written or that belongs to another config.
+
+    Raises:
+      InputError: names the folder and the reason, or the first fields that differ.
+    """
+    workdir = Path(workdir).absolute()
+    path, part = workdir / "config.json", _part(workdir / "config.json")
+    # All that a run leaves which was killed while it wrote its first file.
+    if _contents(workdir) <= {part.name}:
+        return
+    if not path.is_file():
+        raise InputError("workdir", str(workdir), "holds other files; choose an empty folder")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError("not an object")
+    except (ValueError, TypeError, OSError) as error:
+        raise InputError(
+            "workdir", str(workdir), "its config.json cannot be read; choose another folder"
+        ) from error
+    _check_same(flatten(found), flatten(resolved(config)), workdir)
+
+
+def _contents(workdir: Path) -> set[str]:
+    """The names in a workdir; none where it is still to be made.
+
+    Raises:
+      InputError: nothing can be written there.
+    """
+    place = workdir
+    try:
+        place = next(p for p in (workdir, *workdir.parents) if p.exists())
+        # By doing it: permission bits say nothing of special and read-only file systems.
+        tempfile.TemporaryDirectory(dir=place, prefix=_PROBE).cleanup()
+        found = {p.name for p in workdir.iterdir()} if place == workdir else set()
+        # Also what a run left that was killed just there.
+        return {name for name in found if not name.startswith(_PROBE)}
+    except OSError as error:
+        raise InputError(
+            "workdir",
+            str(workdir),
+            f"cannot be written ({place}: {error.strerror}); choose another folder",
+        ) from error
+
+
+def _check_same(found: dict, wanted: dict, workdir: Path) -> None:
+    different = [
+        f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
+        for field in sorted(found.keys() | wanted.keys())
+        if found.get(field) != wanted.get(field) and not field.startswith(FREE)
+    ]
+    if different:
+        more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
+        raise InputError(
+            "workdir",
+            str(workdir),
+            f"belongs to another config: {'; '.join(different[:3])}{more}; choose another folder, "
+            "or set the field back",
+        )
+
+
+def write_resolved(config: Any, workdir: Path) -> None:
+    """Writes ``config.json``, whole or not at all."""
+    write_json(workdir / "config.json", resolved(config))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    write_whole(path, lambda part: part.write_text(json.dumps(value, indent=2) + "\n"))
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls ``write`` on a temporary name and renames the file when it is complete."""
+    part = _part(path)
+    write(part)
+    os.replace(part, path)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
