@@ -1,9 +1,9 @@
 """Checkpoints: the only file that knows orbax.
 
 A training's folder holds one folder a checkpointed step. A step has three items:
-``model`` (the backbone's ``params`` and ``batch_stats``: what is delivered and what
-``original.checkpoint`` reads), ``training`` (everything else that a resume needs) and
-``cost`` (JSON). Orbax writes into a temporary folder and renames it, so a step exists
+``model`` (the backbone's ``params`` and ``batch_stats``: what is delivered and what a field
+such as ``original.checkpoint`` reads), ``training`` (everything else that a resume needs)
+and ``cost`` (JSON). Orbax writes into a temporary folder and renames it, so a step exists
 whole or not at all.
 """
 
@@ -118,8 +118,12 @@ def latest_step(folder: Path) -> int | None:
     return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=None)
 
 
-def find_model(path: str | Path) -> Path:
+def find_model(path: str | Path, field: str) -> Path:
     """The ``model`` item under ``path``: a training's folder, one step of it, or the item.
+
+    Args:
+      path: as the user gave it.
+      field: where, for messages.
 
     Raises:
       InputError: nothing of the kind is there.
@@ -129,38 +133,39 @@ def find_model(path: str | Path) -> Path:
         if (folder / "_METADATA").is_file():
             return folder
     raise InputError(
-        "original.checkpoint",
+        field,
         str(path),
         "no checkpoint there; give a folder such as RUN/checkpoints/original",
     )
 
 
-def check_model(path: str | Path, expected: Variables) -> None:
+def check_model(path: str | Path, expected: Variables, field: str) -> None:
     """Refuses a checkpoint whose parameters are not those of the model.
 
     Args:
       path: as for ``find_model``.
+      field: as for ``find_model``.
       expected: the shapes of the backbone's {"params", "batch_stats"}.
 
     Raises:
       InputError: names the first parameter that differs and both shapes.
     """
-    found, wanted = _stored_shapes(path), shapes(expected)
+    found, wanted = _stored_shapes(path, field), shapes(expected)
     # Parameters first: BatchNorm's statistics differ only where they do.
     names = sorted(wanted.keys() | found.keys(), key=lambda n: (not n.startswith("params"), n))
     for name in names:
         here, there = found.get(name, "nothing"), wanted.get(name, "nothing")
         if here != there:
             raise InputError(
-                "original.checkpoint",
+                field,
                 str(path),
                 f"does not fit the model: {name} is {here} there and {there} here; "
                 "set model.* and data.name to what it was trained with",
             )
 
 
-def _stored_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
-    folder = find_model(path)
+def _stored_shapes(path: str | Path, field: str) -> dict[str, tuple[int, ...]]:
+    folder = find_model(path, field)
     try:
         # Looked at first: orbax's threads speak on stderr about one that is damaged.
         if (folder / "manifest.ocdbt").read_bytes()[:4] != _MANIFEST:
@@ -174,19 +179,20 @@ def _stored_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
         reason = type(error).__name__
     if reason:
         remedy = f"cannot be read ({reason}); copy the checkpoint anew, or give another"
-        raise InputError("original.checkpoint", str(path), remedy)
+        raise InputError(field, str(path), remedy)
     return found
 
 
-def load_model(path: str | Path, like: Variables) -> Variables:
+def load_model(path: str | Path, like: Variables, field: str = "checkpoint") -> Variables:
     """The backbone's {"params", "batch_stats"} under ``path``.
 
     Args:
       path: as for ``find_model``.
       like: their shapes and types.
+      field: as for ``find_model``.
     """
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(find_model(path), jax.tree.map(_template, like))
+        return checkpointer.restore(find_model(path, field), jax.tree.map(_template, like))
 
 
 def _template(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -7,26 +7,23 @@ command therefore does what is missing and nothing else.
 
 import functools
 import json
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ec_jax import checkpoint, methods, parallel, rng
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
-from ec_jax.data import augment, sources, splits
 from ec_jax.data.loader import Stream
 from ec_jax.errors import InputError
-from ec_jax.evaluation import suite
-from ec_jax.evaluation.features import Features, extract
-from ec_jax.models.network import Network, Variables, build
+from ec_jax.evaluation.measure import measure
+from ec_jax.models.network import Network, Variables
 from ec_jax.report import plots, table
+from ec_jax.scenario import Scenario
 from ec_jax.training import supervised
 from ec_jax.training.loop import train
 from ec_jax.training.optimizer import make_optimizer
@@ -36,6 +33,7 @@ from ec_jax.training.update import Recipe, make_update
 
 SCHEMA = 1
 MODELS = {"original": "original", "oracle": "oracle", "unlearned": "unlearn"}  # model: stage
+BROUGHT = ("original", "oracle")  # stages whose model may be brought along, by STAGE.checkpoint
 # {stage: stages whose results it reads}
 NEEDS = {
     "modules": ("original",),
@@ -48,12 +46,13 @@ NEEDS = {
 class Experiment:
     """One config run in one workdir."""
 
-    def __init__(self, config: Any, workdir: str | Path):
+    def __init__(self, config: Any, workdir: str | Path, command: str = ""):
         """Makes every check that can be made before work starts.
 
         Args:
           config: a validated config.
           workdir: made by ``run``, not here.
+          command: by which the run was started, for its report.
 
         Raises:
           InputError: the data, the devices or a checkpoint do not go with the config.
@@ -61,24 +60,17 @@ class Experiment:
         self.config = config
         self.workdir = Path(workdir).absolute()
         self.stages = config_lib.stage_names(config)
+        self._command = command
+        self.scenario = Scenario(config)
         self._check_there()
-        data = config.data
-        self.mesh = parallel.make_mesh(config.parallel.devices)
-        config_lib.check_batches(config, self.mesh.size)
-        sources.check(data.name, data.data_dir, data.manual_dir)
-        self.forget_classes = config_lib.forget_classes(config)
-        if config.original.checkpoint:
-            checkpoint.check_model(config.original.checkpoint, self._model_shapes())
-        self.data = sources.load(
-            data.name,
-            data_dir=data.data_dir,
-            manual_dir=data.manual_dir,
-            subset=data.subset,
-            seed=config.seed,
-        )
-        self.splits = splits.split(self.data, self.forget_classes)
-        self.mean, self.std = augment.moments(self.data.train_images)
-        self._check_finished()
+        config_lib.check_batches(config, self.scenario.mesh.size)
+        for stage in BROUGHT:
+            if path := self._brought(stage):
+                shapes = self.scenario.model_shapes()
+                checkpoint.check_model(path, shapes, f"{stage}.checkpoint")
+        if self.stages != ("report",):  # which reads what evaluate left
+            _ = self.scenario.data
+            self._check_finished()
 
     def run(self) -> None:
         """Runs the stages that are asked for and not done."""
@@ -87,19 +79,23 @@ class Experiment:
         for stage in self.stages:
             if stage in ("evaluate", "report"):
                 getattr(self, f"_{stage}")()
-            elif stage == "original" and self.config.original.checkpoint:
-                found = checkpoint.find_model(self.config.original.checkpoint)
-                print(f"original: taken from {found}", flush=True)
+            elif path := self._brought(stage):
+                found = checkpoint.find_model(path, f"{stage}.checkpoint")
+                print(f"{stage}: taken from {found}", flush=True)
             elif stage == "modules" and not self._method.uses_modules:
                 print(f"modules: {self.config.method} needs none", flush=True)
             else:
                 self._train(stage)
 
+    def _brought(self, stage: str) -> str:
+        """The checkpoint that takes a stage's place, or nothing."""
+        return self.config[stage].checkpoint if stage in BROUGHT else ""
+
     # Trainings.
 
     def _training(self, stage: str) -> Training:
-        points = self.network(modules=False).points
-        return plan(stage, self.config, self.splits, points, self._method)
+        points = self.scenario.network(modules=False).points
+        return plan(stage, self.config, self.scenario.splits, points, self._method)
 
     def _train(self, stage: str) -> None:
         training = self._training(stage)
@@ -108,7 +104,7 @@ class Experiment:
             if checkpoints.latest_step() == training.steps:
                 print(f"{stage}: done", flush=True)
                 return
-            network = self.network(training.modules)
+            network = self.scenario.network(training.modules)
             optimizer = make_optimizer(
                 self.config[training.group].optimizer,
                 training.steps,
@@ -121,7 +117,7 @@ class Experiment:
                 return
             train(
                 stage,
-                parallel.replicate(state, self.mesh),
+                parallel.replicate(state, self.scenario.mesh),
                 self._step_fn(stage, training, network, optimizer),
                 steps=training.steps,
                 images=sum(size for _, size in training.streams.values()),
@@ -146,12 +142,12 @@ class Experiment:
 
     def _step_fn(self, stage: str, training: Training, network: Network, optimizer: Any):
         """``(state, step) -> (state, metrics)``: the batch of that step, then the update."""
-        c = self.config
+        c, data, mesh = self.config, self.scenario.data, self.scenario.mesh
         recipe = Recipe(
             training.loss, optimizer, training.trained, training.batch_norm_train, c.data.augment
         )
         update = parallel.per_device(
-            make_update(network, recipe, self.mean, self.std), self.mesh, c.parallel.map
+            make_update(network, recipe, *self.scenario.moments), mesh, c.parallel.map
         )
         streams = {
             name: Stream(indices, size, c.seed, f"{stage}/{name}")
@@ -159,19 +155,19 @@ class Experiment:
         }
         extras = {}
         if stage == "unlearn":
-            context = methods.Context(self.model("original"), self.forget_classes)
+            context = methods.Context(self.model("original"), self.scenario.forget_classes)
             extras = self._method.prepare(context)
-        shared = parallel.replicate({"key": rng.key(c.seed, stage), "extras": extras}, self.mesh)
+        shared = parallel.replicate({"key": rng.key(c.seed, stage), "extras": extras}, mesh)
 
         def step_fn(state: TrainState, step: int):
             batch = {}
             for name, stream in streams.items():
                 rows = stream.batch_indices(step)
                 batch[name] = {
-                    "image": self.data.train_images[rows],
-                    "label": self.data.train_labels[rows],
+                    "image": data.train_images[rows],
+                    "label": data.train_labels[rows],
                 }
-            return update(state, shared, parallel.shard(batch, self.mesh))
+            return update(state, shared, parallel.shard(batch, mesh))
 
         return step_fn
 
@@ -180,7 +176,7 @@ class Experiment:
         if stage == "unlearn" and self._method.uses_modules:
             return self._pretrained(network)
         key = rng.key(self.config.seed, stage, "init")
-        variables = _init(network, key, self.data.image_shape)
+        variables = _init(network, key, self.scenario.data.image_shape)
         if stage in ("modules", "unlearn"):
             for collection, tree in self.model("original").items():
                 variables[collection]["backbone"] = tree
@@ -191,7 +187,7 @@ class Experiment:
         optimizer = make_optimizer(self.config.modules.optimizer, 1)
 
         def start():
-            variables = network.init(jax.random.key(0), self.data.image_shape)
+            variables = network.init(jax.random.key(0), self.scenario.data.image_shape)
             return create(network, variables, optimizer, ("modules",), (supervised.STREAM,))
 
         checkpoints = self._checkpoints("modules")
@@ -203,36 +199,15 @@ class Experiment:
 
     @functools.cached_property
     def _method(self) -> methods.Method:
-        return methods.build(self.config, self.network(modules=False).points)
+        return methods.build(self.config, self.scenario.network(modules=False).points)
 
     # Models.
 
-    def network(self, modules: bool = True) -> Network:
-        """The network that the config describes."""
-        return build(
-            self.config.model,
-            self.num_classes,
-            module_kind=self.config.modules.kind if modules else None,
-            axis_name=parallel.AXIS,
-        )
-
-    @functools.cached_property
-    def num_classes(self) -> int:
-        """Outputs of the head."""
-        return len(sources.class_names(self.config.data.name))
-
     def model(self, name: str) -> Variables:
         """The backbone's {"params", "batch_stats"} of a trained model."""
-        path = self.workdir / "checkpoints" / MODELS[name]
-        if name == "original" and self.config.original.checkpoint:
-            path = self.config.original.checkpoint
-        return checkpoint.load_model(path, self._model_shapes())
-
-    def _model_shapes(self) -> Variables:
-        """Shapes and types of what ``model`` returns; nothing is computed."""
-        network, shape = self.network(modules=False), sources.image_shape(self.config.data.name)
-        variables = jax.eval_shape(lambda: network.init(jax.random.key(0), shape))
-        return {c: tree["backbone"] for c, tree in variables.items()}
+        stage = MODELS[name]
+        path = self._brought(stage) or self.workdir / "checkpoints" / stage
+        return checkpoint.load_model(path, self.scenario.model_shapes())
 
     def _checkpoints(self, stage: str) -> Checkpoints:
         c = self.config.checkpoint
@@ -244,9 +219,8 @@ class Experiment:
         """(stage, forerunner): what is asked for and needs what is not."""
         for stage in self.stages:
             for need in NEEDS.get(stage, ()):
-                brought = need == "original" and self.config.original.checkpoint
                 unused = need == "modules" and not self._method.uses_modules
-                if not (need in self.stages or brought or unused):
+                if not (need in self.stages or self._brought(need) or unused):
                     yield stage, need
 
     def _check_there(self) -> None:
@@ -277,73 +251,27 @@ class Experiment:
             print("evaluate: done", flush=True)
             return
         began = time.monotonic()
-        features = {name: self._features(name) for name in MODELS}
-        models = suite.evaluate(features, self.config)
+        models, details = measure(self.scenario, {name: self.model(name) for name in MODELS})
         cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
+        scenario = self.scenario.describe()
         cost["evaluate"] = {
             "seconds": round(time.monotonic() - began, 3),
-            "images": len(MODELS) * sum(map(len, self.splits.values())),
+            "images": len(MODELS) * sum(scenario["images"].values()),
         }
+        scenario |= {"method": self.config.method, "seed": self.config.seed}
+        workdir_lib.write_json(self.workdir / "details.json", details | {"command": self._command})
         workdir_lib.write_json(
-            target,
-            {"schema": SCHEMA, "scenario": self._scenario(), "models": models, "cost": cost},
+            target, {"schema": SCHEMA, "scenario": scenario, "models": models, "cost": cost}
         )
-
-    def _features(self, name: str) -> dict[str, Features]:
-        variables = parallel.replicate(
-            {c: {"backbone": tree} for c, tree in self.model(name).items()}, self.mesh
-        )
-
-        def forward(images):
-            return self._forward(variables, parallel.shard(images, self.mesh))
-
-        # Padded anyway: any number of devices can share it.
-        size = math.ceil(self.config.data.eval_batch_size / self.mesh.size) * self.mesh.size
-        out = {}
-        for split, rows in self.splits.items():
-            images, labels = self.data.images_and_labels(split, rows)
-            out[split] = extract(forward, images, labels, size, f"evaluate: {name} on {split}")
-        return out
-
-    @functools.cached_property
-    def _forward(self):
-        """``(variables, uint8 images) -> ({point: activation}, logits)``, compiled once."""
-        network = self.network(modules=False)
-        gap = self.config.evaluation.features == "gap"
-
-        @jax.jit
-        def forward(variables, images):
-            points, logits = network.activations(
-                variables, augment.normalize(images, self.mean, self.std)
-            )
-            points = {p: a.astype(jnp.float32) for p, a in points.items()}
-            return {p: a.mean((1, 2)) if gap else a for p, a in points.items()}, logits
-
-        return forward
 
     def _cost(self, stage: str) -> dict[str, float] | None:
-        brought = stage == "original" and self.config.original.checkpoint
-        if brought or (stage == "modules" and not self._method.uses_modules):
+        if self._brought(stage) or (stage == "modules" and not self._method.uses_modules):
             return None
         checkpoints = self._checkpoints(stage)
         try:
             return checkpoints.cost()
         finally:
             checkpoints.close()
-
-    def _scenario(self) -> dict[str, Any]:
-        c = self.config
-        return {
-            "dataset": c.data.name,
-            "forget_classes": list(self.forget_classes),
-            "forget_names": [self.data.class_names[i] for i in self.forget_classes],
-            "images": {split: len(rows) for split, rows in self.splits.items()},
-            "model": f"{c.model.name}{c.model.depth}-w{c.model.width}",
-            "points": list(self.network().points),
-            "features": c.evaluation.features,
-            "method": c.method,
-            "seed": c.seed,
-        }
 
     def _report(self) -> None:
         metrics = json.loads((self.workdir / "metrics.json").read_text())

@@ -18,6 +18,7 @@ LAYERS = [
     {"methods"},
     {"config"},
     {"workdir"},
+    {"scenario"},
     {"training", "checkpoint"},
     {"evaluation"},
     {"report"},

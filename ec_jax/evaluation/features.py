@@ -67,53 +67,64 @@ class Context:
     subject: Subject | None = None
 
 
+Forward = Callable[[np.ndarray], tuple[Mapping[str, Any], Any, Mapping[str, Any]]]
+Watch = Callable[[Mapping[str, Mapping[str, Any]], int], None]
+
+
 def extract(
-    forward: Callable[[np.ndarray], tuple[Mapping[str, Any], Any]],
+    forwards: Mapping[str, Forward],
     images: np.ndarray,
     labels: np.ndarray,
     batch_size: int,
     name: str = "",
-) -> Features:
-    """Runs a model over a split, every example exactly once.
+    watch: Watch | None = None,
+) -> dict[str, Features]:
+    """Runs models over a split, every example exactly once a model.
 
     Args:
-      forward: compiled ``forward(uint8 [batch_size, ...]) -> ({point: [batch_size, ...]},
-        logits [batch_size, C])``. It sees one shape only: the last batch is padded by
-        repeating its last image, and the padding is cut off.
+      forwards: {model: compiled ``forward(uint8 [batch_size, ...]) -> ({point: [batch_size,
+        ...]}, logits [batch_size, C], maps)``}. They see one shape only: the last batch is padded
+        by repeating its last image, and the padding is cut off. ``maps`` are shown to ``watch``
+        and not kept.
       images: uint8 [n, ...]; n may be 0.
       labels: integer [n].
       batch_size: images a call, >= 1.
       name: what is shown while it runs: a bar on a terminal, elsewhere one line. Empty: nothing.
+      watch: called with {model: maps} of every batch and the number of its valid rows.
 
     Returns:
-      Features of the n examples, in order.
+      {model: Features of the n examples, in order}.
 
     Raises:
       ValueError: as many labels as images are needed, and a positive batch size.
 
-    >>> forward = lambda batch: ({"stage1": batch}, batch)
+    >>> forward = lambda batch: ({"stage1": batch}, batch, {})
     >>> images = np.arange(10, dtype=np.uint8).reshape(5, 2)
-    >>> extract(forward, images, np.arange(5), 2).points["stage1"][-1].tolist()
+    >>> extract({"it": forward}, images, np.arange(5), 2)["it"].points["stage1"][-1].tolist()
     [8.0, 9.0]
     """
     count = len(images)
     if len(labels) != count or batch_size < 1:
         raise ValueError(f"{count} images, {len(labels)} labels, batch size {batch_size}")
     if not count:
-        # The shapes of the activations are known to the model only, so it runs once.
-        empty = forward(np.zeros((batch_size, *images.shape[1:]), images.dtype))
-        return _features(*_allocate(empty, 0), labels)
-    out = None
+        # The shapes of the activations are known to the models only, so they run once.
+        empty = np.zeros((batch_size, *images.shape[1:]), images.dtype)
+        rooms = {model: _allocate(forward(empty), 0) for model, forward in forwards.items()}
+        return {model: _features(*room, labels) for model, room in rooms.items()}
+    rooms = {}
     for start in _shown(range(0, count, batch_size), name, count):
         batch = images[start : start + batch_size]
-        size = len(batch)
-        padding = np.repeat(batch[-1:], batch_size - size, axis=0)
-        result = forward(np.concatenate([batch, padding]))
-        out = _allocate(result, count) if out is None else out
-        for name, values in result[0].items():
-            out[0][name][start : start + size] = np.asarray(values)[:size]
-        out[1][start : start + size] = np.asarray(result[1])[:size]
-    return _features(*out, labels)
+        rows = slice(start, start + len(batch))
+        padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
+        # All are started before the first is waited for.
+        results = {model: forward(padded) for model, forward in forwards.items()}
+        for model, result in results.items():
+            if model not in rooms:
+                rooms[model] = _allocate(result, count)
+            _fill(rooms[model], result, rows)
+        if watch:
+            watch({model: result[2] for model, result in results.items()}, len(batch))
+    return {model: _features(*room, labels) for model, room in rooms.items()}
 
 
 def _shown(starts: range, name: str, count: int) -> Iterable[int]:
@@ -124,12 +135,22 @@ def _shown(starts: range, name: str, count: int) -> Iterable[int]:
     return tqdm.tqdm(starts, desc=f"{name}, {count} images", unit="batch")
 
 
-def _allocate(result: tuple, count: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Room for ``count`` rows of everything a call of the model returns."""
+_Room = tuple[dict[str, np.ndarray], np.ndarray]
+
+
+def _allocate(result: tuple, count: int) -> _Room:
+    """Room for ``count`` rows of everything that is kept of a call of the model."""
     # Filled in place: batches kept in lists and joined would need the memory twice.
-    points, logits = result
+    points, logits = result[:2]
     rooms = {p: np.empty((count, *v.shape[1:]), np.float32) for p, v in points.items()}
     return rooms, np.empty((count, *logits.shape[1:]), np.float32)
+
+
+def _fill(room: _Room, result: tuple, rows: slice) -> None:
+    size = rows.stop - rows.start
+    for point, values in result[0].items():
+        room[0][point][rows] = np.asarray(values)[:size]
+    room[1][rows] = np.asarray(result[1])[:size]
 
 
 def _features(points: dict[str, np.ndarray], logits: np.ndarray, labels: np.ndarray) -> Features:

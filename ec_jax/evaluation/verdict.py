@@ -1,4 +1,4 @@
-"""The verdict: erased, superficial, damaged or not forgotten, by thresholds stated here.
+"""The verdict: erased, superficial, damaged or not forgotten, by the limits in thresholds.py.
 
 Rules, the first that holds decides:
 
@@ -6,14 +6,16 @@ Rules, the first that holds decides:
    of a split have collapsed to a point. First, as a ruined model forgets everything.
 2. ``not forgotten``: the forget set is predicted better than the oracle does.
 3. ``superficial``: the logits forget, but the features keep: at the last points they have moved
-   less than half the way from the original's to the oracle's.
+   less than half the way from the original's to the oracle's, by their similarity to the
+   original's (CKA) or by how well they still tell the classes apart (k-NN, probe, recovery).
+   The lesser of the two decides: features turned into others that hold as much are not erased.
 4. ``erased``: none of these.
 
 What the verdict cannot say:
 
 - Small forget sets: with n test images an accuracy moves in steps of 100 / n points, so that
-  below 20 images a single one crosses a limit of 5 points, and differences of k-NN or of a probe
-  are mostly chance below about 100. More seeds, or ``gap/representation``, are then better.
+  below 20 images a single one crosses a limit of 5 points. Differences of k-NN or of a probe that
+  chance alone would give are not counted, so that CKA may decide alone. More seeds are better.
 - Far from the original is not yet near the oracle: features that move past the oracle's count as
   moved all the way. ``gap/representation``, ``rus/to_oracle`` and recovery tell them apart.
 - The retain side is judged by accuracy and spread alone; features of the retain set that have
@@ -25,87 +27,54 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ec_jax.evaluation.thresholds import LIMIT
+
 ERASED = "erased"
 SUPERFICIAL = "superficial"
 DAMAGED = "damaged"
 NOT_FORGOTTEN = "not forgotten"
 
 
+SIMILARITY, SEPARABILITY = "similarity", "separability"
+
+
 @dataclasses.dataclass(frozen=True)
-class Threshold:
-    """A limit that a verdict rests on.
+class _Indicator:
+    """What is compared on forget_test: a key, words, and what makes a fraction of it."""
 
-    Attributes:
-      name: how the rules and the documents call it.
-      value: the limit itself, in ``unit``.
-      unit: of the value.
-      meaning: what is compared with it, and why it stands where it stands.
-    """
+    key: str
+    words: str
+    unit: float
+    family: str
 
-    name: str
-    value: float
-    unit: str
-    meaning: str
+    @property
+    def name(self) -> str:
+        return self.key.replace("/forget_test", "")
 
 
-# Ours, by reasoning; no published convention exists.
-THRESHOLDS = (
-    Threshold(
-        "retain_loss",
-        5.0,
-        "points of accuracy",
-        "Damaged if accuracy/retain_test is lower than the oracle's (without an oracle: than the "
-        "original's) by more. Two trainings of one network differ by about a point on some "
-        "hundred images; unlearning that costs one image in twenty is of little use.",
-    ),
-    Threshold(
-        "variance_share",
-        0.01,
-        "share of the variance",
-        "Damaged if the variance of the last point's features on forget_test or retain_test is "
-        "below this share of the original's (of the oracle's, where that is smaller): a spread "
-        "of less than a tenth. Training anew changes it by a factor of two or three.",
-    ),
-    Threshold(
-        "forget_excess",
-        5.0,
-        "points of accuracy",
-        "Not forgotten if accuracy/forget_test is higher than the oracle's (without an oracle: "
-        "than 0) by more: as much as may be lost on the retain side.",
-    ),
-    Threshold(
-        "least_difference",
-        0.05,
-        "fraction",
-        "An indicator counts only where the original's exceeds the oracle's by more: CKA, or "
-        "k-NN and probe accuracy / 100. Shares of a smaller difference are noise.",
-    ),
-    Threshold(
-        "moved_share",
-        0.5,
-        "share of the way",
-        "Superficial if the features have moved by less of the way from the original's to the "
-        "oracle's, as a mean over the indicators: nearer to what was to be forgotten.",
-    ),
-    Threshold(
-        "similarity",
-        0.9,
-        "CKA",
-        "Without an oracle, superficial if CKA to the original on forget_test at the last point "
-        "is at least this: almost the original's features. A change of the head alone gives 1; "
-        "the oracles of docs/results lie well below the limit.",
-    ),
-)
-_LIMIT = {threshold.name: threshold.value for threshold in THRESHOLDS}
+def _indicators(points: Sequence[str]) -> list[_Indicator]:
+    """The indicators at the last two points, and those that have none."""
+    at_points = [
+        _Indicator(f"{metric}/forget_test/{point}", f"{words} at {point}", unit, family)
+        for metric, words, unit, family in _AT_POINTS
+        for point in points[-2:]
+    ]
+    head = "accuracy of a new head trained on few images (recovery)"
+    return [*at_points, _Indicator("recovery/head/forget_test", head, 100.0, SEPARABILITY)]
 
-# What is compared at the last points on forget_test: key, words, and what makes a fraction of it.
-_INDICATORS = (
-    ("cka_to_original", "similarity of the features to the original's (CKA)", 1.0),
-    ("knn", "accuracy of nearest neighbours on the features (k-NN)", 100.0),
-    ("probe", "accuracy of a new linear head on the features (probe)", 100.0),
+
+_AT_POINTS = (
+    (
+        "cka_to_original",
+        "similarity of the features to the original's (CKA)",
+        1.0,
+        SIMILARITY,
+    ),
+    ("knn", "accuracy of nearest neighbours on the features (k-NN)", 100.0, SEPARABILITY),
+    ("probe", "accuracy of a new linear head on the features (probe)", 100.0, SEPARABILITY),
 )
 # Numbers that are not finite only where the network is not: a ratio of others may well be.
-_OF_THE_NETWORK = ("accuracy", "variance", *(key for key, _, _ in _INDICATORS))
+_OF_THE_NETWORK = ("accuracy", "variance", *(metric for metric, *_ in _AT_POINTS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +86,9 @@ class Verdict:
       reasons: sentences; what decided comes first, then what else was looked at, then which
         reference is lost.
       numbers: what was compared with the thresholds. ``retain_loss`` and ``forget_excess`` in
-        points, ``variance_share/SPLIT``, ``moved_share`` and ``moved_share/METRIC/POINT`` as
-        shares, ``similarity`` as CKA. Only those that the rules came to; all are finite.
+        points, ``variance_share/SPLIT`` as shares, ``similarity`` as CKA. ``moved_share``, a share,
+        is the lesser of ``moved_share/similarity`` and ``moved_share/separability``, the means of
+        ``moved_share/METRIC/POINT``. Only those that the rules came to; all are finite.
     """
 
     name: str
@@ -132,6 +102,7 @@ class _Case:
     oracle: Mapping[str, float]  # empty: there is none
     unlearned: Mapping[str, float]
     points: Sequence[str]
+    images: int  # of forget_test; 0: not known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,12 +112,14 @@ class _Finding:
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def judge(models: Mapping[str, Mapping[str, float]], points: Sequence[str]) -> Verdict:
+def judge(
+    models: Mapping[str, Mapping[str, float]], points: Sequence[str], images: int = 0
+) -> Verdict:
     """Applies the module's rules to the numbers of one run.
 
     The forget set is one of classes. Read are ``accuracy/forget_test``, ``accuracy/retain_test``,
-    and, where they are there, ``variance/SPLIT/LAST`` and the ``cka_to_original``, ``knn`` and
-    ``probe`` of ``forget_test`` at the last two points.
+    and, where they are there, ``variance/SPLIT/LAST``, the ``cka_to_original``, ``knn`` and
+    ``probe`` of ``forget_test`` at the last two points, and ``recovery/head/forget_test``.
 
     Without an oracle the references are weaker, and a sentence says so: the original for the
     retain set, 0 for the forget set, and CKA to the original at the last point alone, as nobody
@@ -155,6 +128,7 @@ def judge(models: Mapping[str, Mapping[str, float]], points: Sequence[str]) -> V
     Args:
       models: flat keys of "original", "unlearned" and, if there is one, "oracle".
       points: the supervision points, first to last, at least one.
+      images: in ``forget_test``; 0: not known, and chance is not allowed for.
 
     Returns:
       The verdict.
@@ -169,7 +143,7 @@ def judge(models: Mapping[str, Mapping[str, float]], points: Sequence[str]) -> V
     >>> [judge(models | {"unlearned": model(0.0, c)}, ["s"]).name for c in (1.0, 0.6)]
     ['superficial', 'erased']
     """
-    case = _case(models, points)
+    case = _case(models, points, images)
     passed, numbers, name = [], {}, ERASED
     for verdict, rule in _RULES:
         finding = rule(case)
@@ -183,11 +157,12 @@ def judge(models: Mapping[str, Mapping[str, float]], points: Sequence[str]) -> V
     return Verdict(name, (*passed, *lost), finite)
 
 
-def _case(models: Mapping[str, Mapping[str, float]], points: Sequence[str]) -> _Case:
+def _case(models: Mapping[str, Mapping[str, float]], points: Sequence[str], images: int) -> _Case:
     missing = [name for name in ("original", "unlearned") if not models.get(name)]
     if missing or not points:
         raise ValueError(f"no verdict without {', '.join(missing) or 'supervision points'}")
-    case = _Case(models["original"], models.get("oracle") or {}, models["unlearned"], points)
+    oracle = models.get("oracle") or {}
+    case = _Case(models["original"], oracle, models["unlearned"], points, images)
     needed = ["accuracy/forget_test", "accuracy/retain_test"]
     if not case.oracle:
         needed.append(f"cka_to_original/forget_test/{points[-1]}")
@@ -227,7 +202,7 @@ def _broken(case: _Case) -> _Finding:
 
 def _retain_lost(case: _Case) -> _Finding:
     reference, name = _reference(case)
-    key, limit = "accuracy/retain_test", _LIMIT["retain_loss"]
+    key, limit = "accuracy/retain_test", LIMIT["retain_loss"]
     loss = reference[key] - case.unlearned[key]
     outcome = "lost" if loss > limit else "kept"
     sentence = (
@@ -238,7 +213,7 @@ def _retain_lost(case: _Case) -> _Finding:
 
 
 def _collapsed(case: _Case) -> _Finding:
-    limit, numbers = _LIMIT["variance_share"], {}
+    limit, numbers = LIMIT["variance_share"], {}
     for split in ("forget_test", "retain_test"):
         key = f"variance/{split}/{case.points[-1]}"
         # The smaller of the two: an oracle may well put classes it never saw close together.
@@ -255,7 +230,7 @@ def _collapsed(case: _Case) -> _Finding:
 
 
 def _still_known(case: _Case) -> _Finding:
-    key, limit = "accuracy/forget_test", _LIMIT["forget_excess"]
+    key, limit = "accuracy/forget_test", LIMIT["forget_excess"]
     target = case.oracle[key] if case.oracle else 0.0
     excess = case.unlearned[key] - target
     name = "the oracle" if case.oracle else "a model that never saw them, it is assumed,"
@@ -272,7 +247,7 @@ def _features_kept(case: _Case) -> _Finding:
 
 
 def _too_similar(case: _Case) -> _Finding:
-    key, limit = f"cka_to_original/forget_test/{case.points[-1]}", _LIMIT["similarity"]
+    key, limit = f"cka_to_original/forget_test/{case.points[-1]}", LIMIT["similarity"]
     similarity = case.unlearned[key]
     outcome = "almost unchanged" if similarity >= limit else "changed"
     sentence = (
@@ -283,53 +258,73 @@ def _too_similar(case: _Case) -> _Finding:
 
 
 def _moved_too_little(case: _Case) -> _Finding:
-    shares, sentences, equal = {}, [], []
-    for key, words, unit in _measured(case):
+    shares, sentences, equal = {SIMILARITY: {}, SEPARABILITY: {}}, [], []
+    for indicator in _measured(case):
         original, oracle, unlearned = (
-            m[key] / unit for m in (case.original, case.oracle, case.unlearned)
+            m[indicator.key] / indicator.unit for m in (case.original, case.oracle, case.unlearned)
         )
-        point = key.rpartition("/")[2]
-        if original - oracle <= _LIMIT["least_difference"]:
-            equal.append(f"{words} at {point} ({original:.2f} and {oracle:.2f})")
+        if original - oracle <= _least_difference(indicator, original, oracle, case.images):
+            equal.append(f"{indicator.words} ({original:.2f} and {oracle:.2f})")
             continue
         # Past the oracle is moved all the way; away from it, not at all.
         share = min(max((original - unlearned) / (original - oracle), 0.0), 1.0)
-        shares[f"moved_share/{key.replace('/forget_test', '')}"] = share
+        shares[indicator.family][f"moved_share/{indicator.name}"] = share
         sentences.append(
-            f"{words[0].upper()}{words[1:]} at {point}: {unlearned:.2f}, where the original has "
-            f"{original:.2f} and the oracle {oracle:.2f}, {100 * share:.0f} % of the way."
+            f"{indicator.words[0].upper()}{indicator.words[1:]}: {unlearned:.2f}, where the "
+            f"original has {original:.2f} and the oracle {oracle:.2f}, {100 * share:.0f} % of the "
+            "way."
         )
     if equal:
         sentences.append(
             f"Not counted, as the oracle is not clearly below the original: {'; '.join(equal)}."
         )
-    if not shares:
+    if not any(shares.values()):
         sentences.insert(0, _NOTHING_TO_TELL)
         return _Finding(False, tuple(sentences))
-    return _mean_share(shares, sentences)
+    return _lesser_share(shares, sentences)
 
 
-def _mean_share(shares: Mapping[str, float], sentences: Iterable[str]) -> _Finding:
-    mean, limit = sum(shares.values()) / len(shares), _LIMIT["moved_share"]
-    first = (
-        f"On images to be forgotten the features have moved {100 * mean:.0f} % of the way from the "
-        f"original's to the oracle's, a mean of {len(shares)} (at least {100 * limit:g} % is "
-        "needed; past the oracle counts as all the way)."
-    )
-    return _Finding(mean < limit, (first, *sentences), {"moved_share": mean, **shares})
+def _least_difference(indicator: _Indicator, a: float, b: float, images: int) -> float:
+    """How far apart the references must be for an indicator to count."""
+    least = LIMIT["least_difference"]
+    if indicator.unit == 1.0 or not images:
+        return least
+    # One success and one failure more (Agresti and Caffo 2000): a share of 1 is not certain.
+    shares = [(x * images + 1) / (images + 2) for x in (a, b)]
+    error = math.sqrt(sum(x * (1 - x) for x in shares) / (images + 2))
+    return max(least, LIMIT["standard_errors"] * error)
 
 
-def _measured(case: _Case) -> list[tuple[str, str, float]]:
-    """(key, words, unit) of the indicators that all three models have."""
-    found = [
-        (key, words, unit)
-        for metric, words, unit in _INDICATORS
-        for point in case.points[-2:]
-        for key in [f"{metric}/forget_test/{point}"]
-        if all(key in m for m in (case.original, case.oracle, case.unlearned))
+_FAMILIES = {
+    SIMILARITY: "by their similarity to the original's",
+    SEPARABILITY: "by how well they tell the forgotten classes apart",
+}
+
+
+def _lesser_share(shares: Mapping[str, Mapping[str, float]], sentences: Iterable[str]) -> _Finding:
+    limit = LIMIT["moved_share"]
+    means = {f: math.fsum(s.values()) / len(s) for f, s in shares.items() if s}
+    parts = [
+        f"{_FAMILIES[family]} {100 * mean:.0f} % (a mean of {len(shares[family])})"
+        for family, mean in sorted(means.items(), key=lambda item: item[1])
     ]
+    first = (
+        "On images to be forgotten the features have moved from the original's to the oracle's: "
+        f"{', '.join(parts)}; at least {100 * limit:g} % of the way is needed, and past the oracle "
+        "counts as all of it."
+    )
+    lesser = min(means.values())
+    numbers = {"moved_share": lesser} | {f"moved_share/{f}": mean for f, mean in means.items()}
+    numbers |= {key: value for family in shares.values() for key, value in family.items()}
+    return _Finding(lesser < limit, (first, *sentences), numbers)
+
+
+def _measured(case: _Case) -> list[_Indicator]:
+    """The indicators that all three models have."""
+    models = (case.original, case.oracle, case.unlearned)
+    found = [i for i in _indicators(case.points) if all(i.key in m for m in models)]
     if not found:
-        names = ", ".join(metric for metric, _, _ in _INDICATORS)
+        names = ", ".join(metric for metric, *_ in _AT_POINTS)
         raise ValueError(f"no verdict without one of {names} on forget_test at the last points")
     return found
 

@@ -101,7 +101,11 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
 def _verdict(metrics: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The verdict's line, and its reasons."""
     try:
-        found = verdict.judge(metrics["models"], metrics["scenario"]["points"])
+        found = verdict.judge(
+            metrics["models"],
+            metrics["scenario"]["points"],
+            metrics["scenario"]["images"]["forget_test"],
+        )
     except ValueError as error:  # a run that measured too little for one
         return f"Verdict: none ({error})", []
     return f"Verdict: {found.name}", list(found.reasons)

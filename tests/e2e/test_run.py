@@ -11,6 +11,7 @@ from PIL import Image
 
 from configs import digits
 from ec_jax import checkpoint
+from ec_jax.data import augment
 from ec_jax.errors import InputError, TrainingError
 from ec_jax.evaluation.cka import linear_cka
 from ec_jax.pipeline import Experiment
@@ -91,16 +92,17 @@ def test_similarity_to_itself_is_one_and_accuracies_are_percent(metrics):
 def test_metrics_are_those_of_the_checkpoints(workdir, metrics):
     """Accuracy and CKA again from the delivered parameters, without the pipeline's evaluation."""
     experiment = Experiment(small(), workdir)
-    network = experiment.network(modules=False)
-    rows = experiment.splits["retain_test"]
-    images = experiment.data.test_images[rows].astype(np.float32) / 255
-    normalised = (images - experiment.mean) / experiment.std
+    network = experiment.scenario.network(modules=False)
+    rows = experiment.scenario.splits["retain_test"]
+    images = experiment.scenario.data.test_images[rows].astype(np.float32) / 255
+    mean, std = experiment.scenario.moments
+    normalised = (images - mean) / std
     found = {}
     for name in ("original", "unlearned"):
         tree = experiment.model(name)
         found[name] = network.activations({k: {"backbone": v} for k, v in tree.items()}, normalised)
     maps, logits = found["unlearned"]
-    accuracy = 100 * np.mean(np.argmax(logits, -1) == experiment.data.test_labels[rows])
+    accuracy = 100 * np.mean(np.argmax(logits, -1) == experiment.scenario.data.test_labels[rows])
     assert metrics["models"]["unlearned"]["accuracy/retain_test"] == pytest.approx(accuracy)
     for point in network.points:
         cka = linear_cka(maps[point].mean((1, 2)), found["original"][0][point].mean((1, 2)))
@@ -199,19 +201,18 @@ def test_a_run_that_goes_bad_stops_and_keeps_its_last_good_checkpoint(
         return
     assert 0 < kept < 12
     experiment = Experiment(small(), workdir)
-    good = checkpoint.load_model(folder, experiment._model_shapes())
+    good = checkpoint.load_model(folder, experiment.scenario.model_shapes())
     variance = [_variance(experiment, tree) for tree in (good, experiment.model("original"))]
     assert variance[0] >= small().unlearn.min_spread * variance[1]
 
 
 def _variance(experiment, tree):
-    rows = experiment.splits["forget_train"]
-    images = (
-        experiment.data.train_images[rows] / np.float32(255) - experiment.mean
-    ) / experiment.std
-    points, _ = experiment.network(modules=False).activations(
-        {k: {"backbone": v} for k, v in tree.items()},
-        (images - experiment.mean) / experiment.std,
+    rows = experiment.scenario.splits["forget_train"]
+    images = augment.normalize(
+        experiment.scenario.data.train_images[rows], *experiment.scenario.moments
+    )
+    points, _ = experiment.scenario.network(modules=False).activations(
+        {k: {"backbone": v} for k, v in tree.items()}, images
     )
     return float(np.asarray(points["stage4"]).mean((1, 2)).var(axis=0).mean())
 

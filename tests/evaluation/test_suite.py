@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ec_jax.errors import TrainingError
-from ec_jax.evaluation import suite, verdict
+from ec_jax.evaluation import suite, thresholds
 from ec_jax.evaluation.features import Features
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "metrics.md").read_text()
@@ -84,9 +84,9 @@ def test_every_metric_is_documented(features):
 
 
 def test_every_threshold_is_documented():
-    for limit in verdict.THRESHOLDS:
+    for limit in thresholds.THRESHOLDS:
         assert f"| `{limit.name}` | {limit.value:g} | {limit.unit} |" in DOCUMENT
     # No row too many: what is gone from the code is gone from the page.
     assert len(re.findall(r"^\| `", DOCUMENT, re.M)) == len(suite.chosen("all")) + len(
-        verdict.THRESHOLDS
+        thresholds.THRESHOLDS
     )

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ec_jax.evaluation import verdict
-from ec_jax.evaluation.verdict import THRESHOLDS, judge
+from ec_jax.evaluation.thresholds import THRESHOLDS
+from ec_jax.evaluation.verdict import judge
 
 POINTS = ("stage1", "stage2", "stage3")
 ROOT = Path(__file__).parents[2]
@@ -124,7 +125,7 @@ def _moved(share, metric, point):
     return {key: ORIGINAL[key] - share * (ORIGINAL[key] - ORACLE[key])}
 
 
-def test_the_share_of_the_way_is_a_mean_over_indicators_and_the_last_two_points():
+def test_the_share_of_the_way_is_the_lesser_of_two_means_over_the_last_two_points():
     shares = {
         ("cka_to_original", "stage2"): 1.0,
         ("cka_to_original", "stage3"): 0.8,
@@ -138,22 +139,50 @@ def test_the_share_of_the_way_is_a_mean_over_indicators_and_the_last_two_points(
         unlearned = unlearned | _moved(share, metric, point)
     got = _judge(unlearned)
     assert got.name == "superficial"
-    assert got.numbers["moved_share"] == pytest.approx(2.7 / 6)
+    assert got.numbers["moved_share/similarity"] == pytest.approx(0.9)
+    assert got.numbers["moved_share/separability"] == pytest.approx(0.9 / 4)
+    assert got.numbers["moved_share"] == got.numbers["moved_share/separability"]
     for (metric, point), share in shares.items():
         assert got.numbers[f"moved_share/{metric}/{point}"] == pytest.approx(share)
-    assert "45 % of the way" in got.reasons[0]
-    assert _judge(unlearned | _moved(0.6, "knn", "stage2")).name == "erased"
+    assert "90 % (a mean of 2)" in got.reasons[0]
+    assert "22 % (a mean of 4)" in got.reasons[0]
+    enough = unlearned | _moved(0.9, "knn", "stage2") | _moved(1.0, "probe", "stage3")
+    assert _judge(enough).name == "erased"
+    # Features that tell nothing apart, but are almost the original's: as little erased.
+    kept = _moved(0.1, "cka_to_original", "stage2") | _moved(0.1, "cka_to_original", "stage3")
+    assert _judge(ORACLE | kept).name == "superficial"
+
+
+def test_recovery_by_a_new_head_counts_as_separability():
+    original, oracle, unlearned = (
+        model | {"recovery/head/forget_test": value}
+        for model, value in ((ORIGINAL, 90.0), (ORACLE, 50.0), (ORACLE, 80.0))
+    )
+    got = judge({"original": original, "oracle": oracle, "unlearned": unlearned}, POINTS)
+    assert got.numbers["moved_share/recovery/head"] == pytest.approx(0.25)
+    assert got.numbers["moved_share/separability"] == pytest.approx(4.25 / 5)
+
+
+@pytest.mark.parametrize(("images", "counts"), [(0, True), (2000, True), (40, False)])
+def test_differences_that_chance_would_give_do_not_count(images, counts):
+    # 96 against 88 %: 1.3 standard errors of 40 images, 9.5 of 2,000.
+    oracle = ORACLE | {"knn/forget_test/stage3": 88.0}
+    models = {"original": ORIGINAL, "oracle": oracle, "unlearned": oracle}
+    got = judge(models, POINTS, images)
+    assert ("moved_share/knn/stage3" in got.numbers) is counts
+    assert "moved_share/cka_to_original/stage3" in got.numbers
 
 
 def test_overshoot_counts_as_moved_and_no_more():
     unlearned = ORIGINAL | {"accuracy/forget_test": 0.0}
     unlearned = unlearned | _moved(5.0, "cka_to_original", "stage3")
     got = _judge(unlearned)
-    assert got.numbers["moved_share"] == pytest.approx(1 / 6)
+    assert got.numbers["moved_share/similarity"] == pytest.approx(1 / 2)
+    assert got.numbers["moved_share/separability"] == 0
     assert got.name == "superficial"
     # Away from the oracle is no debt that another indicator pays.
     back = _judge(ORACLE | _moved(-9.0, "knn", "stage3"))
-    assert back.numbers["moved_share"] == pytest.approx(5 / 6)
+    assert back.numbers["moved_share/separability"] == pytest.approx(3 / 4)
 
 
 def test_indicators_that_do_not_tell_the_references_apart_do_not_count():

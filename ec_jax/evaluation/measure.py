@@ -1,0 +1,105 @@
+"""Models measured: one pass over the images, then every metric and what a report shows."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ec_jax import parallel
+from ec_jax.data import augment
+from ec_jax.evaluation import details, suite
+from ec_jax.evaluation.features import Features, Subject, extract
+from ec_jax.evaluation.streamed import StreamedCKA
+from ec_jax.models.network import Variables
+from ec_jax.scenario import Scenario
+
+
+def measure(
+    scenario: Scenario, models: Mapping[str, Variables]
+) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
+    """Everything that is known of the models.
+
+    Args:
+      scenario: on what they are measured.
+      models: {"original", "unlearned" and, where there is one, "oracle": the backbone's
+        {"params", "batch_stats"}}.
+
+    Returns:
+      {model: {flat key: number}}, and the details of ``ec_jax.evaluation.details``.
+
+    Raises:
+      TrainingError: a number is not finite.
+    """
+    features, streamed = _features(scenario, models)
+    numbers = suite.evaluate(features, scenario.config, _subjects(scenario, models))
+    for name, values in streamed.items():
+        numbers[name] |= values
+    return numbers, details.details(features, scenario.data.class_names, scenario.forget_classes)
+
+
+def _features(
+    scenario: Scenario, models: Mapping[str, Variables]
+) -> tuple[dict[str, dict[str, Features]], dict[str, dict[str, float]]]:
+    """{model: {split: Features}}, and what was computed of whole activations on the way."""
+    mesh, forward = scenario.mesh, _forward(scenario)
+    forwards = {
+        name: _bound(forward, parallel.replicate(_as_network(tree), mesh), mesh)
+        for name, tree in models.items()
+    }
+    # Padded anyway: any number of devices can share it.
+    size = math.ceil(scenario.config.data.eval_batch_size / mesh.size) * mesh.size
+    found: dict[str, dict[str, Features]] = {name: {} for name in models}
+    streamed: dict[str, dict[str, float]] = {name: {} for name in models}
+    for split, rows in scenario.splits.items():
+        images, labels = scenario.data.images_and_labels(split, rows)
+        watch = StreamedCKA(models, suite.REFERENCES) if _maps(scenario) else None
+        parts = extract(forwards, images, labels, size, f"evaluate: {split}", watch)
+        for name, part in parts.items():
+            found[name][split] = part
+            streamed[name] |= watch.result(name, split) if watch else {}
+    return found, streamed
+
+
+def _maps(scenario: Scenario) -> bool:
+    return scenario.config.evaluation.features == "map"
+
+
+def _as_network(tree: Variables) -> Variables:
+    return {collection: {"backbone": part} for collection, part in tree.items()}
+
+
+def _bound(forward: Any, variables: Variables, mesh: jax.sharding.Mesh) -> Any:
+    return lambda images: forward(variables, parallel.shard(images, mesh))
+
+
+def _forward(scenario: Scenario) -> Any:
+    """``(variables, uint8 images) -> (pooled features, logits, maps)``, compiled once."""
+    network, (mean, std) = scenario.network(modules=False), scenario.moments
+
+    @jax.jit
+    def forward(variables, images):
+        points, logits = network.activations(variables, augment.normalize(images, mean, std))
+        maps = {p: a.astype(jnp.float32) for p, a in points.items()}
+        return {p: a.mean((1, 2)) for p, a in maps.items()}, logits, maps if _maps(scenario) else {}
+
+    return forward
+
+
+def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Subject]:
+    images = {
+        split: scenario.data.images_and_labels(split, rows)[0]
+        for split, rows in scenario.splits.items()
+    }
+    # On one device: they are trained further by programs of one device.
+    device = scenario.mesh.devices.flat[0]
+    return {
+        name: Subject(
+            scenario.network(modules=False),
+            jax.device_put(_as_network(tree), device),
+            images,
+            *scenario.moments,
+        )
+        for name, tree in models.items()
+    }

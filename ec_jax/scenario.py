@@ -1,0 +1,86 @@
+"""The scenario of a run: data, what is to be forgotten, the network, and the devices."""
+
+import functools
+from typing import Any
+
+import jax
+
+from ec_jax import config as config_lib
+from ec_jax import parallel
+from ec_jax.data import augment, sources, splits
+from ec_jax.models.network import Network, Variables, build
+
+
+class Scenario:
+    """What a validated config says of data, model and devices; the data are loaded when used.
+
+    Attributes:
+      config: the config.
+      mesh: of the devices.
+      forget_classes: ids of the classes to forget, ascending.
+    """
+
+    def __init__(self, config: Any):
+        """Makes the checks that need no data.
+
+        Raises:
+          InputError: the devices do not go with the config, or the data cannot be had.
+        """
+        self.config = config
+        self.mesh = parallel.make_mesh(config.parallel.devices)
+        sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
+        self.forget_classes = config_lib.forget_classes(config)
+
+    @functools.cached_property
+    def data(self) -> sources.Dataset:
+        """The set, in memory.
+
+        Raises:
+          InputError: it cannot be had, or is damaged.
+        """
+        data = self.config.data
+        return sources.load(
+            data.name,
+            data_dir=data.data_dir,
+            manual_dir=data.manual_dir,
+            subset=data.subset,
+            seed=self.config.seed,
+        )
+
+    @functools.cached_property
+    def splits(self) -> dict[str, Any]:
+        """{split: indices into the training or test images}."""
+        return splits.split(self.data, self.forget_classes)
+
+    @functools.cached_property
+    def moments(self) -> tuple[Any, Any]:
+        """Mean and deviation of the training images, by which all images are normalised."""
+        return augment.moments(self.data.train_images)
+
+    def network(self, modules: bool = True) -> Network:
+        """The network that the config describes."""
+        return build(
+            self.config.model,
+            len(sources.class_names(self.config.data.name)),
+            module_kind=self.config.modules.kind if modules else None,
+            axis_name=parallel.AXIS,
+        )
+
+    def model_shapes(self) -> Variables:
+        """Shapes and types of the backbone's {"params", "batch_stats"}; nothing is computed."""
+        network, shape = self.network(modules=False), sources.image_shape(self.config.data.name)
+        variables = jax.eval_shape(lambda: network.init(jax.random.key(0), shape))
+        return {c: tree["backbone"] for c, tree in variables.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """What is measured on what, for a file of results; without method and seed."""
+        c = self.config
+        return {
+            "dataset": c.data.name,
+            "forget_classes": list(self.forget_classes),
+            "forget_names": [self.data.class_names[i] for i in self.forget_classes],
+            "images": {split: len(rows) for split, rows in self.splits.items()},
+            "model": f"{c.model.name}{c.model.depth}-w{c.model.width}",
+            "points": list(self.network().points),
+            "features": c.evaluation.features,
+        }
