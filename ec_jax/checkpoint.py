@@ -202,8 +202,10 @@ def _template(leaf: Any) -> jax.ShapeDtypeStruct:
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """{name: shape} of every array of a tree."""
+    return {name: tuple(leaf.shape) for name, leaf in named_arrays(tree).items()}
+
+
+def named_arrays(tree: Any) -> dict[str, Any]:
+    """{name: array, or whatever has a shape} of a tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-    return {
-        "/".join(str(getattr(k, "key", k)) for k in keys): tuple(leaf.shape)
-        for keys, leaf in leaves
-    }
+    return {"/".join(str(getattr(k, "key", k)) for k in keys): leaf for keys, leaf in leaves}

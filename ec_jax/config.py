@@ -252,6 +252,12 @@ def _check_points(config: Any) -> None:
     _check_weights(config.ec.weights, len(chosen))
 
 
+def metric_names(config: Any) -> tuple[str, ...]:
+    """The metrics asked for."""
+    spec = config.evaluation.metrics
+    return METRICS if spec == "all" else tuple(spec.split(","))
+
+
 def _check_metrics(spec: str) -> None:
     for name in [] if spec == "all" else spec.split(","):
         if name not in METRICS:

@@ -1,161 +1,38 @@
 """The command: ``python -m ec_jax.main --config=configs/digits.py --workdir=runs/digits``.
 
 Exit status: 0 done, 2 input that cannot be used, 3 training that could not go on,
-130 interrupted. A mistake is answered with one line on stderr.
+130 interrupted (``ec_jax/command.py``). A mistake is answered with one line on stderr.
 """
 
 import os
-import re
-import runpy
+import shlex
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
-
 from ec_jax import config as config_lib
+from ec_jax import config_file
 from ec_jax import workdir as workdir_lib
-from ec_jax.config import nearest
-from ec_jax.errors import InputError, TrainingError
 
-# Config files import one another as `configs.NAME`, from whatever folder they are started.
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
-_HELP = {"help", "helpshort", "helpfull", "helpxml", "?"}
-_PARSERS = {int: (flags.IntegerParser(), "an integer"), float: (flags.FloatParser(), "a number")}
+FLAGS = {"workdir": ("Where the run's results and checkpoints go.", "runs/digits")}
 
 
-def main(argv: Sequence[str]) -> None:
+def main(config: Any, flags: Any) -> None:
     """Runs the experiment that the flags describe."""
-    logging.set_verbosity(logging.ERROR)  # orbax tells of every file that it opens
-    try:
-        if len(argv) > 1:
-            raise InputError("argument", argv[1], "not understood; flags are written --name=value")
-        config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
-        if not workdir:
-            raise InputError("--workdir", workdir, "give a folder, e.g. --workdir=runs/digits")
-        workdir = os.path.expanduser(workdir)
-        config_lib.validate(config)
-        workdir_lib.check_workdir(config, workdir)
-        from ec_jax.pipeline import Experiment  # JAX is imported only for input that can work
+    if not flags.workdir:
+        raise config_file.missing("workdir", flags.workdir, FLAGS)
+    workdir = os.path.expanduser(flags.workdir)
+    config_lib.validate(config)
+    workdir_lib.check_workdir(config, workdir)
+    from ec_jax.pipeline import Experiment  # JAX is imported only for input that can work
 
-        Experiment(config, workdir).run()
-    except InputError as error:
-        _end(2, str(error))
-    except TrainingError as error:
-        _end(3, str(error))
-    except KeyboardInterrupt:
-        _end(
-            130, "interrupted; the same command goes on from the newest checkpoint, if there is one"
-        )
-
-
-def define_flags() -> None:
-    """The command's own flags; ml_collections adds the config's fields when it has read it."""
-    try:  # ml_collections reads --flagfile already here
-        config_flags.DEFINE_config_file(
-            "config", None, "A file with get_config(), e.g. configs/digits.py.", lock_config=True
-        )
-    except flags.Error as error:
-        _end(2, str(error))
-    flags.DEFINE_string("workdir", None, "Where the run's results and checkpoints go.")
-
-
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parser, answering mistakes with one line and exit status 2."""
-    try:
-        given = _given(flags.FLAGS.read_flags_from_files(list(argv)))
-        if not _HELP & given.keys():
-            _check(given)
-        # ml_collections reads a field's name as Python, to which lambda is no name.
-        sys.argv = [re.sub(r"^(--?config\.ec)\.lambda\b", r'\1["lambda"]', a) for a in argv]
-        return flags.FLAGS(sys.argv)
-    except SystemExit:  # of --help
-        sys.exit(0)
-    except flags.UnrecognizedFlagError as error:
-        near = nearest(error.flagname, ("config", "workdir"))
-        remedy = f"no such flag; {near} fields of the config are --config.FIELD=VALUE"
-        _end(2, str(InputError(f"--{error.flagname}", given.get(error.flagname), remedy)))
-    except Exception as error:  # what else absl and ml_collections find wrong
-        _end(2, str(error))
-
-
-def _given(arguments: Sequence[str]) -> dict[str, str | None]:
-    """{flag: value} as written, in either form: ``--name=value`` and ``--name value``."""
-    found = {}
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if not argument.startswith("-"):
-            continue
-        if name in found and name == "config":  # ml_collections would define its fields twice
-            raise InputError("--config", value or following, "given twice; give one file")
-        found[name] = value if equals else following
-    return found
-
-
-def _check(given: dict[str, str | None]) -> None:
-    """Refuses what absl and ml_collections answer with a traceback or without a remedy."""
-    if not given.get("config"):
-        raise InputError("--config", given.get("config"), "give a file, e.g. configs/digits.py")
-    defaults = config_lib.flatten(_load(given["config"]))
-    names = [name.removeprefix("no") for name in given]
-    for name, value in zip(names, given.values(), strict=True):
-        if name == "workdir" and value is None:
-            raise InputError("--workdir", None, "give a folder, e.g. --workdir=runs/digits")
-        if not name.startswith("config."):
-            continue
-        if names.index(name) < names.index("config"):
-            raise InputError(f"--{name}", value, "give it after --config=FILE, which it changes")
-        _check_override(name.removeprefix("config."), value, defaults)
-
-
-def _check_override(field: str, value: str | None, defaults: dict[str, Any]) -> None:
-    if field not in defaults:
-        inside = [f for f in defaults if f.startswith(f"{field}.")]
-        near = f"set one of {', '.join(inside)}" if inside else nearest(field, defaults)
-        raise InputError(field, value, f"no such field; {near}")
-    parser, kind = _PARSERS.get(type(defaults[field]), (flags.ArgumentParser(), "a value"))
-    try:
-        parser.parse(value)
-    except (TypeError, ValueError):
-        raise InputError(field, value, f"give {kind}, as in --config.{field}=VALUE") from None
-
-
-def _load(spec: str) -> ConfigDict:
-    """What ``--config`` names; ml_collections would answer a mistake with a traceback."""
-    path, colon, scenario = spec.partition(":")
-    if not Path(path).is_file():
-        known = [*Path(path).parent.glob("*.py"), *Path("configs").glob("*.py")]
-        hint = nearest(path, map(str, known)) if known else "give a file, e.g. configs/digits.py"
-        raise InputError("--config", spec, f"no such file; {hint}")
-    try:
-        get_config = runpy.run_path(path).get("get_config")
-        config = get_config and get_config(*([scenario] if colon else []))
-    except (Exception, SystemExit) as error:
-        wrong = "what follows the colon" if colon else "the file"
-        raise InputError(
-            "--config", spec, f"{type(error).__name__}: {error}; correct {wrong}"
-        ) from error
-    if not isinstance(config, ConfigDict):
-        remedy = "has no get_config() that returns a ConfigDict; write one as in configs/default.py"
-        raise InputError("--config", spec, remedy)
-    return config
-
-
-def _end(status: int, line: str) -> None:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
-    sys.exit(status)
-
-
-def run() -> None:
-    """Entry point of ``python -m ec_jax.main``."""
-    # TFDS and XLA speak on stderr, where a user looks for errors.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    define_flags()
-    app.run(main, flags_parser=parse_flags)
+    command = shlex.join(["python", "-m", "ec_jax.main", *sys.argv[1:]])
+    Experiment(config, workdir, command).run()
 
 
 if __name__ == "__main__":
-    run()
+    config_file.run(
+        main,
+        FLAGS,
+        interrupted="interrupted; the same command goes on from the newest checkpoint, "
+        "if there is one",
+    )

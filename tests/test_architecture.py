@@ -17,13 +17,13 @@ LAYERS = [
     {"data", "models", "losses"},
     {"methods"},
     {"config"},
-    {"workdir"},
-    {"scenario"},
+    {"workdir", "command"},
+    {"scenario", "config_file"},
     {"training", "checkpoint"},
     {"evaluation"},
     {"report"},
     {"pipeline"},
-    {"main"},
+    {"main", "audit"},
 ]
 # Rooms of one layer that know nothing of each other.
 STRANGERS = [("data", "models"), ("data", "losses"), ("models", "losses")]

@@ -52,8 +52,9 @@ def details(
         ``models``: {model: [n][2]}, the pooled features of the same n test images.
       - ``environment``: versions and devices.
 
-      What has no images is left out.
+      What has no images, or is of a model whose features are not finite, is left out.
     """
+    features = {name: splits for name, splits in features.items() if _finite(splits)}
     return {
         "schema": SCHEMA,
         "class_names": list(class_names),
@@ -74,6 +75,14 @@ def environment() -> dict[str, Any]:
         "devices": ", ".join(f"{kinds.count(k)} x {k}" for k in dict.fromkeys(kinds)),
         "packages": {name: found[name] for name in _PACKAGES if name in found},
     }
+
+
+def _finite(splits: Mapping[str, Features]) -> bool:
+    return all(
+        np.isfinite(values).all()
+        for split in TESTS
+        for values in (splits[split].logits, *splits[split].points.values())
+    )
 
 
 def _images(features: Mapping[str, Mapping[str, Features]], split: str) -> int:

@@ -1,7 +1,7 @@
 """Models measured: one pass over the images, then every metric and what a report shows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from ec_jax.scenario import Scenario
 
 
 def measure(
-    scenario: Scenario, models: Mapping[str, Variables]
+    scenario: Scenario, models: Mapping[str, Variables], may_break: Collection[str] = ()
 ) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
     """Everything that is known of the models.
 
@@ -25,15 +25,17 @@ def measure(
       scenario: on what they are measured.
       models: {"original", "unlearned" and, where there is one, "oracle": the backbone's
         {"params", "batch_stats"}}.
+      may_break: models whose numbers need not be finite.
 
     Returns:
       {model: {flat key: number}}, and the details of ``ec_jax.evaluation.details``.
 
     Raises:
-      TrainingError: a number is not finite.
+      TrainingError: a number of another model is not finite.
     """
     features, streamed = _features(scenario, models)
-    numbers = suite.evaluate(features, scenario.config, _subjects(scenario, models))
+    subjects = _subjects(scenario, models)
+    numbers = suite.evaluate(features, scenario.config, subjects, may_break)
     for name, values in streamed.items():
         numbers[name] |= values
     return numbers, details.details(features, scenario.data.class_names, scenario.forget_classes)

@@ -1,7 +1,7 @@
 """All metrics of all models: which there are, and which of them a config asks for."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -38,6 +38,7 @@ def evaluate(
     features: Mapping[str, Mapping[str, Features]],
     config: Any,
     subjects: Mapping[str, Subject] | None = None,
+    may_break: Collection[str] = (),
 ) -> dict[str, dict[str, float]]:
     """The numbers of every model.
 
@@ -46,12 +47,13 @@ def evaluate(
         and ``oracle``, where they are there, are what the others are compared with.
       config: of the run; ``config.evaluation`` is read.
       subjects: {model: the model itself}; without one, metrics that need it are left out.
+      may_break: models whose numbers need not be finite.
 
     Returns:
       {model: {flat key: number}}.
 
     Raises:
-      TrainingError: a number is not finite.
+      TrainingError: a number of another model is not finite.
     """
     metrics = [METRICS[name] for name in chosen(config.evaluation.metrics)]
     references = {name: features[name] for name in REFERENCES if name in features}
@@ -60,7 +62,7 @@ def evaluate(
         context = Context(config, references, (subjects or {}).get(model))
         made = (m.run(splits, context) for m in metrics if hasattr(m, "run"))
         models[model] = {key: value for found in made for key, value in found.items()}
-    _refuse_nan(models)
+    _refuse_nan({name: values for name, values in models.items() if name not in may_break})
     known = {name: models[name] for name in references}
     points = _points(features)
     return {
