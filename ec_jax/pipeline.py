@@ -22,7 +22,7 @@ from ec_jax.data.loader import Stream
 from ec_jax.errors import InputError
 from ec_jax.evaluation.measure import measure
 from ec_jax.models.network import Network, Variables
-from ec_jax.report import plots, table
+from ec_jax.report import html, plots, table
 from ec_jax.scenario import Scenario
 from ec_jax.training import supervised
 from ec_jax.training.loop import train
@@ -274,12 +274,21 @@ class Experiment:
             checkpoints.close()
 
     def _report(self) -> None:
-        metrics = json.loads((self.workdir / "metrics.json").read_text())
-        for name, write in {"table.md": table.write, "cka.png": plots.cka_per_stage}.items():
+        metrics, details = (
+            json.loads((self.workdir / name).read_text())
+            for name in ("metrics.json", "details.json")
+        )
+        config = config_lib.resolved(self.config)
+        files = {
+            "report.html": functools.partial(html.write, metrics, details, config),
+            "table.md": functools.partial(table.write, metrics),
+            "cka.png": functools.partial(plots.cka_per_stage, metrics),
+        }
+        for name, write in files.items():
             if not (self.workdir / name).exists():
-                workdir_lib.write_whole(self.workdir / name, functools.partial(write, metrics))
+                workdir_lib.write_whole(self.workdir / name, write)
         print(table.text(metrics), flush=True)
-        print(f"Written to {self.workdir}: metrics.json, table.md, cka.png", flush=True)
+        print(f"Written to {self.workdir}: metrics.json, {', '.join(files)}", flush=True)
 
 
 # Compiled once for the trainings that start from the same network.

@@ -14,7 +14,7 @@ _SPLIT_NAMES = {
     "forget_test": "forget, test",
     "retain_test": "retain, test",
 }
-_ORACLE = "the oracle's"
+ORACLE = "the oracle's"
 
 
 def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
@@ -24,28 +24,33 @@ def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
       points: the supervision points, first to last.
     """
     for split, name in _SPLIT_NAMES.items():
-        yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, _ORACLE
-    for reference, goal in (("original", _ORACLE), ("oracle", "1, and above the original's")):
+        yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, ORACLE
+    for reference, goal in (("original", ORACLE), ("oracle", "1, and above the original's")):
         for point in points:
             key = f"cka_to_{reference}/forget_test/{point}"
             yield f"CKA to {reference}, forget, test, {point}", key, 3, goal
     last = points[-1]
     for point in points:
-        yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, _ORACLE
-    yield f"k-NN accuracy, retain, test, {last} (%)", f"knn/retain_test/{last}", 1, _ORACLE
+        yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, ORACLE
+    yield f"k-NN accuracy, retain, test, {last} (%)", f"knn/retain_test/{last}", 1, ORACLE
     label = f"linear probe accuracy, forget, test, {last} (%)"
-    yield label, f"probe/forget_test/{last}", 1, _ORACLE
+    yield label, f"probe/forget_test/{last}", 1, ORACLE
     label = f"feature variance, forget, test, {last}"
     yield label, f"variance/forget_test/{last}", 4, "not near 0"
     yield "gap to the oracle, logits (points)", "gap/logit", 1, "0"
     yield "gap to the oracle, representation", "gap/representation", 3, "0"
 
 
+def _models(metrics: Mapping[str, Any]) -> list[str]:
+    return [model for model in MODELS if model in metrics["models"]]
+
+
 def _filled(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str]]:
-    """(label, one cell a model, goal) of every row."""
-    models = [metrics["models"][m] for m in MODELS]
+    """(label, one cell a model, goal) of every row that a model has a number for."""
+    models = [metrics["models"][m] for m in _models(metrics)]
     for label, key, digits, goal in rows(metrics["scenario"]["points"]):
-        yield label, [f"{m[key]:.{digits}f}" if key in m else "–" for m in models], goal
+        if any(key in m for m in models):
+            yield label, [f"{m[key]:.{digits}f}" if key in m else "–" for m in models], goal
 
 
 def _cost_line(metrics: Mapping[str, Any]) -> str:
@@ -55,16 +60,16 @@ def _cost_line(metrics: Mapping[str, Any]) -> str:
         for stage, c in cost.items()
         if c and "steps" in c
     ]
+    line = f"Cost: {'; '.join(parts)}." if parts else ""
+    if not (cost.get("unlearn") and cost.get("oracle")):  # models that were brought along
+        return line
     steps, images = (f"{share(cost, unit):.1f}" for unit in ("steps", "images"))
-    with_modules = ""
-    if cost["modules"]:
+    line += f" Unlearning took {steps} % of the oracle's steps and {images} % of its images."
+    if cost.get("modules"):
         units = ("steps", "images", "seconds")
         shares = [f"{share(cost, u, modules=True):.0f} % of its {u}" for u in units]
-        with_modules = f" With its modules' training: {', '.join(shares)}."
-    return (
-        f"Cost: {'; '.join(parts)}. Unlearning took {steps} % of the oracle's steps "
-        f"and {images} % of its images.{with_modules}"
-    )
+        line += f" With its modules' training: {', '.join(shares)}."
+    return line
 
 
 def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float:
@@ -77,12 +82,15 @@ def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float
         training serves all forget sets.
     """
     spent = cost["unlearn"][unit]
-    if modules and cost["modules"]:
+    if modules and cost.get("modules"):
         spent += cost["modules"][unit]
     return 100 * spent / cost["oracle"][unit]
 
 
-_FEATURES = {"gap": "of every stage's spatial mean", "map": "of every stage's whole activation"}
+_FEATURES = {
+    "gap": "of every stage's spatial mean",
+    "map": "of every stage's spatial mean; cka_map of whole activations",
+}
 
 
 def _scenario_line(metrics: Mapping[str, Any]) -> str:
@@ -98,17 +106,22 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def judged(metrics: Mapping[str, Any]) -> tuple[verdict.Verdict | None, str]:
+    """The verdict on a run; or None, and why a run that measured too little has none."""
+    scenario = metrics["scenario"]
+    images = scenario.get("images", {}).get("forget_test", 0)
+    try:
+        return verdict.judge(metrics["models"], scenario["points"], images), ""
+    except ValueError as error:
+        return None, str(error)
+
+
 def _verdict(metrics: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The verdict's line, and its reasons."""
-    try:
-        found = verdict.judge(
-            metrics["models"],
-            metrics["scenario"]["points"],
-            metrics["scenario"]["images"]["forget_test"],
-        )
-    except ValueError as error:  # a run that measured too little for one
-        return f"Verdict: none ({error})", []
-    return f"Verdict: {found.name}", list(found.reasons)
+    found, why = judged(metrics)
+    return (
+        (f"Verdict: {found.name}", list(found.reasons)) if found else (f"Verdict: none ({why})", [])
+    )
 
 
 def markdown(metrics: Mapping[str, Any]) -> str:
@@ -124,9 +137,9 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         "",
         features,
         "",
-        f"| | {' | '.join(MODELS)} | unlearned should be close to |",
+        f"| | {' | '.join(_models(metrics))} | unlearned should be close to |",
     ]
-    lines.append("| --- | ---: | ---: | ---: | --- |")
+    lines.append(f"| --- |{' ---: |' * len(_models(metrics))} --- |")
     lines += [
         f"| {label} | {' | '.join(cells)} | {goal} |" for label, cells, goal in _filled(metrics)
     ]
@@ -139,7 +152,11 @@ def text(metrics: Mapping[str, Any]) -> str:
     """The same table for a terminal."""
     filled = list(_filled(metrics))
     width = max(len(label) for label, _, _ in filled)
-    head = f"{'':{width}}" + "".join(f"{m:>11}" for m in MODELS) + "   unlearned should be close to"
+    head = (
+        f"{'':{width}}"
+        + "".join(f"{m:>11}" for m in _models(metrics))
+        + "   unlearned should be close to"
+    )
     body = [
         f"{label:{width}}" + "".join(f"{c:>11}" for c in cells) + f"   {goal}"
         for label, cells, goal in filled

@@ -120,6 +120,11 @@ def test_the_run_leaves_config_table_plot_and_scalars(workdir):
         assert min(picture.size) > 400
     for stage in ("original", "oracle", "modules", "unlearn"):
         assert list((workdir / "tensorboard" / stage).glob("events*"))
+    page = (workdir / "report.html").read_text()
+    for word in ("Erased", "Superficial", "Damaged", "Not forgotten"):
+        if word.lower() in table.split("Verdict: ")[1].split("**")[0]:
+            assert word in page
+    assert "python -m ec_jax.main" not in page  # it was not started by a command
     assert not list(workdir.rglob("*.part"))
     assert not list(workdir.rglob("*tmp*"))
 
