@@ -259,7 +259,7 @@ def test_neighbours_in_the_picture_are_counted():
         "models": {"unlearned": places},
     }
     section = part(tree(details=details), "embedding")
-    assert "forgotten images next to each other: 67 %" in section.text
+    assert "forgotten next to forgotten: 67 %" in section.text
 
 
 def test_steps_of_recovery_are_in_the_order_of_their_numbers():
