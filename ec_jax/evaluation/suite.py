@@ -85,10 +85,15 @@ def _points(features: Mapping[str, Mapping[str, Features]]) -> tuple[str, ...]:
 
 
 def _refuse_nan(models: Mapping[str, Mapping[str, float]]) -> None:
-    for name, values in models.items():
-        for key, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"evaluate: {key} of the {name} model is {value}: its parameters or features "
-                    "are not finite; train it anew in another workdir, or give another checkpoint"
-                )
+    found = [
+        (name, key, value)
+        for name, values in models.items()
+        for key, value in values.items()
+        if not math.isfinite(value)
+    ]
+    # A model's own numbers first: similarities to it are not finite either.
+    for name, key, value in sorted(found, key=lambda item: item[1].startswith("cka"))[:1]:
+        raise TrainingError(
+            f"evaluate: {key} of the {name} model is {value}: its parameters or features "
+            "are not finite; train it anew in another workdir, or give another checkpoint"
+        )

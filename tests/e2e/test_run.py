@@ -6,10 +6,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from command import changed
 from PIL import Image
+from small_run import small
 
-from configs import digits
 from ec_jax import checkpoint
 from ec_jax.data import augment
 from ec_jax.errors import InputError, TrainingError
@@ -17,28 +16,6 @@ from ec_jax.evaluation.cka import linear_cka
 from ec_jax.pipeline import Experiment
 
 SPLITS = ("forget_train", "retain_train", "forget_test", "retain_test")
-
-
-SMALL = {
-    "model__width": 4,
-    "original__epochs": 3.0,
-    "modules__epochs": 1.0,
-    "unlearn__steps": 12,
-    "checkpoint__every": 5,
-    "parallel__devices": 1,  # several: tests/training/test_update.py
-}
-
-
-def small(**overrides):
-    """Digits at a size of seconds."""
-    return changed(digits.get_config(), **{**SMALL, **overrides})
-
-
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "digits"
-    Experiment(small(), folder).run()
-    return folder
 
 
 @pytest.fixture(scope="module")
