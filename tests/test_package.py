@@ -20,6 +20,7 @@ def test_an_installed_wheel_runs_from_another_folder(tmp_path):
     subprocess.run([*pip, f"--target={tmp_path / 'site'}", str(source)], check=True)
     code = (
         "import sys, ec_jax.main as m; from configs import cifar10;"
+        "from ec_jax.report import page; page.document('A page', []);"
         "print(m.__file__, cifar10.get_config().data.name)"
     )
     done = subprocess.run(

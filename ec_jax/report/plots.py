@@ -7,12 +7,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe-Ito: told apart with any colour vision; markers tell them apart in grey.
-_STYLES = {
-    "original": {"color": "#555555", "marker": "o"},
-    "oracle": {"color": "#0072B2", "marker": "s"},
-    "unlearned": {"color": "#D55E00", "marker": "^"},
-}
+from ec_jax.report import styles
+
 _SPLITS = {
     "forget_test": "forget classes, test images",
     "retain_test": "retain classes, test images",
@@ -32,13 +28,14 @@ def cka_per_stage(metrics: Mapping[str, Any], path: Path) -> None:
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
     for row, (split, split_name) in zip(axes, _SPLITS.items(), strict=True):
         for ax, reference in zip(row, ("original", "oracle"), strict=True):
-            for model, style in _STYLES.items():
+            for model, style in styles.MODELS.items():
                 if model == reference:  # its similarity to itself is 1 by definition
                     continue
                 values = metrics["models"][model]
                 keys = [f"cka_to_{reference}/{split}/{p}" for p in points]
                 if all(k in values for k in keys):
-                    ax.plot(points, [values[k] for k in keys], label=model, lw=2, **style)
+                    look = {"color": style.light, "marker": style.marker, "lw": 2}
+                    ax.plot(points, [values[k] for k in keys], label=model, **look)
             ax.set_title(f"CKA to the {reference}\n{split_name}", fontsize=10)
             ax.set_ylim(-0.02, 1.04)
             ax.grid(alpha=0.3)

@@ -1,0 +1,26 @@
+"""How models are drawn, on every plot and page."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """One model's look.
+
+    Attributes:
+      light: its colour on white.
+      dark: its colour on a dark page.
+      marker: Matplotlib's name of its marker.
+    """
+
+    light: str
+    dark: str
+    marker: str
+
+
+# Okabe-Ito: told apart with any colour vision; markers tell them apart in grey.
+MODELS = {
+    "original": Style("#555555", "#b8b8b8", "o"),
+    "oracle": Style("#0072B2", "#56B4E9", "s"),
+    "unlearned": Style("#D55E00", "#E69F00", "^"),
+}
