@@ -1,7 +1,7 @@
 """The command: ``python -m ec_jax.main --config=configs/digits.py --workdir=runs/digits``.
 
 Exit status: 0 done, 2 input that cannot be used, 3 training that could not go on,
-130 interrupted. A mistake is answered with one line on stderr.
+130 interrupted (``ec_jax/command.py``). A mistake is answered with one line on stderr.
 """
 
 import os
@@ -15,10 +15,11 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from ec_jax import command
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.config import nearest
-from ec_jax.errors import InputError, TrainingError
+from ec_jax.errors import InputError
 
 # Config files import one another as `configs.NAME`, from whatever folder they are started.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
@@ -30,26 +31,25 @@ _PARSERS = {int: (flags.IntegerParser(), "an integer"), float: (flags.FloatParse
 def main(argv: Sequence[str]) -> None:
     """Runs the experiment that the flags describe."""
     logging.set_verbosity(logging.ERROR)  # orbax tells of every file that it opens
-    try:
-        if len(argv) > 1:
-            raise InputError("argument", argv[1], "not understood; flags are written --name=value")
-        config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
-        if not workdir:
-            raise InputError("--workdir", workdir, "give a folder, e.g. --workdir=runs/digits")
-        workdir = os.path.expanduser(workdir)
-        config_lib.validate(config)
-        workdir_lib.check_workdir(config, workdir)
-        from ec_jax.pipeline import Experiment  # JAX is imported only for input that can work
+    command.finish(
+        lambda: _run(argv),
+        interrupted="interrupted; the same command goes on from the newest checkpoint, "
+        "if there is one",
+    )
 
-        Experiment(config, workdir).run()
-    except InputError as error:
-        _end(2, str(error))
-    except TrainingError as error:
-        _end(3, str(error))
-    except KeyboardInterrupt:
-        _end(
-            130, "interrupted; the same command goes on from the newest checkpoint, if there is one"
-        )
+
+def _run(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise InputError("argument", argv[1], "not understood; flags are written --name=value")
+    config, workdir = flags.FLAGS.config, flags.FLAGS.workdir
+    if not workdir:
+        raise InputError("--workdir", workdir, "give a folder, e.g. --workdir=runs/digits")
+    workdir = os.path.expanduser(workdir)
+    config_lib.validate(config)
+    workdir_lib.check_workdir(config, workdir)
+    from ec_jax.pipeline import Experiment  # JAX is imported only for input that can work
+
+    Experiment(config, workdir).run()
 
 
 def define_flags() -> None:
@@ -59,7 +59,7 @@ def define_flags() -> None:
             "config", None, "A file with get_config(), e.g. configs/digits.py.", lock_config=True
         )
     except flags.Error as error:
-        _end(2, str(error))
+        command.end(2, str(error))
     flags.DEFINE_string("workdir", None, "Where the run's results and checkpoints go.")
 
 
@@ -77,9 +77,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, ("config", "workdir"))
         remedy = f"no such flag; {near} fields of the config are --config.FIELD=VALUE"
-        _end(2, str(InputError(f"--{error.flagname}", given.get(error.flagname), remedy)))
+        command.end(2, str(InputError(f"--{error.flagname}", given.get(error.flagname), remedy)))
     except Exception as error:  # what else absl and ml_collections find wrong
-        _end(2, str(error))
+        command.end(2, str(error))
 
 
 def _given(arguments: Sequence[str]) -> dict[str, str | None]:
@@ -142,11 +142,6 @@ def _load(spec: str) -> ConfigDict:
         remedy = "has no get_config() that returns a ConfigDict; write one as in configs/default.py"
         raise InputError("--config", spec, remedy)
     return config
-
-
-def _end(status: int, line: str) -> None:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
-    sys.exit(status)
 
 
 def run() -> None:

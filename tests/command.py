@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# The command with a little Python before it.
-WITH = "import runpy, sys\n{}\nrunpy.run_module('ec_jax.main', run_name='__main__')"
+# A command with a little Python before it.
+WITH = "import runpy, sys\n{}\nrunpy.run_module('{}', run_name='__main__')"
 
 
-def command(*arguments, before=None, cwd=ROOT, timeout=60, **env):
-    """``python -m ec_jax.main`` in a process of its own; ``before`` runs in it first."""
-    start = ["-c", WITH.format(before)] if before else ["-m", "ec_jax.main"]
+def command(*arguments, module="ec_jax.main", before=None, cwd=ROOT, timeout=60, **env):
+    """``python -m MODULE`` in a process of its own; ``before`` runs in it first."""
+    start = ["-c", WITH.format(before, module)] if before else ["-m", module]
     return subprocess.run(
         [sys.executable, *start, *map(str, arguments)],
         capture_output=True,
@@ -34,3 +34,18 @@ def changed(config, **fields):
                 group = group[g]
             group[field] = value
     return c.lock()
+
+
+def refused(*arguments, says=(), **how):
+    """Runs a command that cannot work; ``says`` are parts of its one line, in their order."""
+    done = command(*arguments, **how)
+    assert done.returncode == 2, done
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in lines[0]
+    rest = lines[0]
+    for part in says:
+        assert part in rest, (part, lines[0])
+        rest = rest.partition(part)[2]

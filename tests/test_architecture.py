@@ -17,7 +17,7 @@ LAYERS = [
     {"data", "models", "losses"},
     {"methods"},
     {"config"},
-    {"workdir"},
+    {"workdir", "command"},
     {"training", "checkpoint"},
     {"evaluation"},
     {"report"},

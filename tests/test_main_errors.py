@@ -5,7 +5,7 @@ import shutil
 
 import jax
 import pytest
-from command import ROOT, command
+from command import ROOT, command, refused
 from test_config import OTHER
 
 from configs import digits
@@ -19,21 +19,6 @@ from ec_jax.training.state import create
 
 DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
 CIFAR10 = str(ROOT / "configs" / "cifar10.py")
-
-
-def refused(*arguments, says=(), **how):
-    """Runs a command that cannot work; ``says`` are parts of its one line, in their order."""
-    done = command(*arguments, **how)
-    assert done.returncode == 2, done
-    assert done.stdout == ""
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("error: ")
-    assert "Traceback" not in lines[0]
-    rest = lines[0]
-    for part in says:
-        assert part in rest, (part, lines[0])
-        rest = rest.partition(part)[2]
 
 
 @pytest.fixture

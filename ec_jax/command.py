@@ -1,0 +1,73 @@
+"""How every command of ec_jax ends: status 0, or one line on stderr and the status that says why.
+
+0 done, 2 input that cannot be used, 3 training that could not go on, 130 interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from ec_jax.config import nearest
+from ec_jax.errors import InputError, TrainingError
+
+
+def end(status: int, line: str) -> NoReturn:
+    """Ends the process with one line on stderr.
+
+    Args:
+      status: the exit status.
+      line: what went wrong; line breaks become spaces.
+    """
+    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    sys.exit(status)
+
+
+def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> None:
+    """Calls ``work``; what it raises on purpose ends the process with one line.
+
+    Args:
+      work: all that the command does, the reading of its arguments included.
+      interrupted: the line for Ctrl-C.
+    """
+    try:
+        work()
+    except InputError as error:
+        end(2, str(error))
+    except TrainingError as error:
+        end(3, str(error))
+    except KeyboardInterrupt:
+        end(130, interrupted)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are an ``InputError``; flags are written out, ``--name=value``."""
+
+    def __init__(self, *, prog: str, description: str):
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The values of the arguments.
+
+        Args:
+          arguments: without the program's name.
+
+        Raises:
+          InputError: a flag that does not exist, or what argparse finds wrong.
+        """
+        known = [name for action in self._actions for name in action.option_strings]
+        for argument in arguments:
+            name, _, value = argument.partition("=")
+            if name.startswith("-") and name not in known:
+                raise InputError(name, value or None, f"no such flag; {nearest(name, known)}")
+        return self.parse_intermixed_args(arguments)
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls for a mistake."""
+        name, _, remedy = message.removeprefix("argument ").partition(": ")
+        raise InputError(name, None, remedy or "see --help")
