@@ -27,7 +27,7 @@ def check_workdir(config: Any, workdir: str | Path) -> None:
     workdir = Path(workdir).absolute()
     path, part = workdir / "config.json", _part(workdir / "config.json")
     # All that a run leaves which was killed while it wrote its first file.
-    if _contents(workdir) <= {part.name}:
+    if contents(workdir) <= {part.name}:
         return
     if not path.is_file():
         raise InputError("workdir", str(workdir), "holds other files; choose an empty folder")
@@ -42,24 +42,29 @@ def check_workdir(config: Any, workdir: str | Path) -> None:
     _check_same(flatten(found), flatten(resolved(config)), workdir)
 
 
-def _contents(workdir: Path) -> set[str]:
-    """The names in a workdir; none where it is still to be made.
+def contents(folder: Path, field: str = "workdir") -> set[str]:
+    """The names in a folder for results; none where it is still to be made.
+
+    Args:
+      folder: to be written to.
+      field: what the user calls it.
 
     Raises:
       InputError: nothing can be written there.
     """
-    place = workdir
+    folder = folder.absolute()
+    place = folder
     try:
-        place = next(p for p in (workdir, *workdir.parents) if p.exists())
+        place = next(p for p in (folder, *folder.parents) if p.exists())
         # By doing it: permission bits say nothing of special and read-only file systems.
         tempfile.TemporaryDirectory(dir=place, prefix=_PROBE).cleanup()
-        found = {p.name for p in workdir.iterdir()} if place == workdir else set()
+        found = {p.name for p in folder.iterdir()} if place == folder else set()
         # Also what a run left that was killed just there.
         return {name for name in found if not name.startswith(_PROBE)}
     except OSError as error:
         raise InputError(
-            "workdir",
-            str(workdir),
+            field,
+            str(folder),
             f"cannot be written ({place}: {error.strerror}); choose another folder",
         ) from error
 

@@ -22,7 +22,7 @@ LAYERS = [
     {"evaluation"},
     {"report"},
     {"pipeline"},
-    {"main"},
+    {"main", "compare"},
 ]
 # Rooms of one layer that know nothing of each other.
 STRANGERS = [("data", "models"), ("data", "losses"), ("models", "losses")]

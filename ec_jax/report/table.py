@@ -1,11 +1,12 @@
 """The result as a table: original, oracle and unlearned side by side."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ec_jax.evaluation import verdict
+from ec_jax.report import markup
 
 MODELS = ("original", "oracle", "unlearned")
 _SPLIT_NAMES = {
@@ -55,19 +56,22 @@ def _cost_line(metrics: Mapping[str, Any]) -> str:
         for stage, c in cost.items()
         if c and "steps" in c
     ]
+    costs = f"Cost: {'; '.join(parts)}."
+    if share(cost, "steps") is None:
+        return costs
     steps, images = (f"{share(cost, unit):.1f}" for unit in ("steps", "images"))
     with_modules = ""
-    if cost["modules"]:
+    if cost.get("modules"):
         units = ("steps", "images", "seconds")
         shares = [f"{share(cost, u, modules=True):.0f} % of its {u}" for u in units]
         with_modules = f" With its modules' training: {', '.join(shares)}."
     return (
-        f"Cost: {'; '.join(parts)}. Unlearning took {steps} % of the oracle's steps "
+        f"{costs} Unlearning took {steps} % of the oracle's steps "
         f"and {images} % of its images.{with_modules}"
     )
 
 
-def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float:
+def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float | None:
     """What unlearning took of the oracle's training, in percent.
 
     Args:
@@ -75,9 +79,14 @@ def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float
       unit: ``steps``, ``images`` or ``seconds``.
       modules: the training of the EC modules counts, too, where there are some. One such
         training serves all forget sets.
+
+    Returns:
+      It; None where one of the two was not trained in this run.
     """
+    if not cost.get("unlearn") or not cost.get("oracle"):
+        return None
     spent = cost["unlearn"][unit]
-    if modules and cost["modules"]:
+    if modules and cost.get("modules"):
         spent += cost["modules"][unit]
     return 100 * spent / cost["oracle"][unit]
 
@@ -85,15 +94,23 @@ def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float
 _FEATURES = {"gap": "of every stage's spatial mean", "map": "of every stage's whole activation"}
 
 
-def _scenario_line(metrics: Mapping[str, Any]) -> str:
-    s = metrics["scenario"]
+def scenario_name(scenario: Mapping[str, Any]) -> str:
+    """Data set, what is forgotten, and network.
+
+    Args:
+      scenario: of a run, as in its ``metrics.json``.
+    """
     names = ", ".join(
         f"{i} ({n})" if str(i) != n else n
-        for i, n in zip(s["forget_classes"], s["forget_names"], strict=True)
+        for i, n in zip(scenario["forget_classes"], scenario["forget_names"], strict=True)
     )
+    return f"{scenario['dataset']}, forgotten: {names}; {scenario['model']}"
+
+
+def _scenario_line(metrics: Mapping[str, Any]) -> str:
+    s = metrics["scenario"]
     return (
-        f"{s['dataset']}, forgotten: {names}; {s['model']}, method {s['method']}, "
-        f"seed {s['seed']}\n"
+        f"{scenario_name(s)}, method {s['method']}, seed {s['seed']}\n"
         f"CKA and variance: {_FEATURES[s['features']]}"
     )
 
@@ -114,21 +131,17 @@ def markdown(metrics: Mapping[str, Any]) -> str:
       metrics: the contents of ``metrics.json``.
     """
     # A class name may hold what Markdown reads as markup.
-    heading, features = _scenario_line(metrics).replace("|", "\\|").replace("_", "\\_").split("\n")
-    lines = [
-        f"**{heading}**",
-        "",
-        features,
-        "",
-        f"| | {' | '.join(MODELS)} | unlearned should be close to |",
-    ]
-    lines.append("| --- | ---: | ---: | ---: | --- |")
-    lines += [
-        f"| {label} | {' | '.join(cells)} | {goal} |" for label, cells, goal in _filled(metrics)
-    ]
+    heading, features = map(markup.markdown_escape, _scenario_line(metrics).split("\n"))
+    filled = markdown_table([label, *cells, goal] for label, cells, goal in _filled(metrics))
     title, reasons = _verdict(metrics)
-    lines += ["", _cost_line(metrics), "", f"**{title}**", "", *(f"- {r}" for r in reasons)]
-    return "\n".join([*lines, ""])
+    lines = [f"**{heading}**", "", features, "", filled, _cost_line(metrics), "", f"**{title}**"]
+    return "\n".join([*lines, "", *(f"- {r}" for r in reasons), ""])
+
+
+def markdown_table(filled: Iterable[Sequence[str]]) -> str:
+    """Rows of label, one cell a model and goal as a table in Markdown."""
+    head = ["", *MODELS, "unlearned should be close to"]
+    return markup.markdown(head, [False, *[True] * len(MODELS), False], filled)
 
 
 def text(metrics: Mapping[str, Any]) -> str:
