@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import html as html_lib
+import math
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
@@ -64,9 +65,16 @@ def escape(text: object) -> str:
     return html_lib.escape(str(text), quote=True)
 
 
-def number(value: float | None, digits: int) -> Cell:
-    """A number of so many decimals, or a dash for None."""
-    return MISSING if value is None else Cell(f"{value:.{digits}f}", float(value))
+def number(value: float | None, digits: int, *, sign: bool = False) -> Cell:
+    """A number of so many decimals, with a sign if asked for; a dash for None."""
+    if value is None:
+        return MISSING
+    if not math.isfinite(value):
+        return Cell("not finite")
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    if not text.strip("+-0."):  # a zero has no sign
+        text = text.lstrip("+-")
+    return Cell(text.replace("-", "−"), float(value))
 
 
 def paragraphs(*texts: str) -> str:
@@ -121,13 +129,14 @@ def _numeric(column: Column) -> str:
     return ' class="number"' if column.numeric else ""
 
 
-def figure(svg: str, caption: str, alt: str) -> str:
-    """A drawing with its caption.
+def figure(svg: str, caption: str, alt: str, note: str = "") -> str:
+    """A drawing under its caption.
 
     Args:
       svg: markup that starts with ``<svg``.
-      caption: text below the drawing.
+      caption: text, a few words.
       alt: what the drawing shows, in words and numbers, for those who do not see it.
+      note: text that goes on from the caption, less conspicuous.
 
     Raises:
       ValueError: ``svg`` does not start with ``<svg``.
@@ -136,12 +145,18 @@ def figure(svg: str, caption: str, alt: str) -> str:
     if not svg.startswith(start):
         raise ValueError(f"{svg[:20]!r} is no drawing: it should start with {start!r}")
     named = f'{start} role="img" aria-label="{escape(alt)}"{svg[len(start) :]}'
-    return f"<figure>{named}<figcaption>{escape(caption)}</figcaption></figure>"
+    below = f"<span>{escape(note)}</span>" if note else ""
+    return f"<figure><figcaption><b>{escape(caption)}</b>{below}</figcaption>{named}</figure>"
 
 
-def panels(*figures: str) -> str:
-    """Figures side by side, as many in a row as fit."""
-    return f'<div class="panels">{"".join(figures)}</div>'
+def panels(*figures: str, across: int) -> str:
+    """Figures side by side.
+
+    Args:
+      figures: markup.
+      across: 2 or 3 of them in a row, fewer where the window is narrow.
+    """
+    return f'<div class="panels across-{across}">{"".join(figures)}</div>'
 
 
 def collapsible(summary: str, body: str) -> str:
@@ -208,8 +223,9 @@ def _asset(name: str) -> str:
 
 
 def _css() -> str:
+    named = {**styles.MODELS, "forget": styles.FORGET}
     light, dark = (
-        "".join(f"--{name}:{getattr(style, theme)};" for name, style in styles.MODELS.items())
+        "".join(f"--{name}:{getattr(style, theme)};" for name, style in named.items())
         for theme in ("light", "dark")
     )
     colours = (

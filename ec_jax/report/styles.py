@@ -1,16 +1,16 @@
-"""How models are drawn, on every plot and page."""
+"""How models and the forget set are drawn, on every plot and page."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """One model's look.
+    """The look of one kind of mark.
 
     Attributes:
       light: its colour on white.
       dark: its colour on a dark page.
-      marker: Matplotlib's name of its marker.
+      marker: Matplotlib's name of its marker: o, s, ^ or D.
     """
 
     light: str
@@ -24,3 +24,5 @@ MODELS = {
     "oracle": Style("#0072B2", "#56B4E9", "s"),
     "unlearned": Style("#D55E00", "#E69F00", "^"),
 }
+# Where models stand side by side, forgotten images and classes need a colour of their own.
+FORGET = Style("#a8327e", "#ee9fce", "D")

@@ -15,7 +15,7 @@ _SPLIT_NAMES = {
     "forget_test": "forget, test",
     "retain_test": "retain, test",
 }
-_ORACLE = "the oracle's"
+ORACLE = "the oracle's"
 
 
 def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
@@ -25,17 +25,17 @@ def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
       points: the supervision points, first to last.
     """
     for split, name in _SPLIT_NAMES.items():
-        yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, _ORACLE
-    for reference, goal in (("original", _ORACLE), ("oracle", "1, and above the original's")):
+        yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, ORACLE
+    for reference, goal in (("original", ORACLE), ("oracle", "1, and above the original's")):
         for point in points:
             key = f"cka_to_{reference}/forget_test/{point}"
             yield f"CKA to {reference}, forget, test, {point}", key, 3, goal
     last = points[-1]
     for point in points:
-        yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, _ORACLE
-    yield f"k-NN accuracy, retain, test, {last} (%)", f"knn/retain_test/{last}", 1, _ORACLE
+        yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, ORACLE
+    yield f"k-NN accuracy, retain, test, {last} (%)", f"knn/retain_test/{last}", 1, ORACLE
     label = f"linear probe accuracy, forget, test, {last} (%)"
-    yield label, f"probe/forget_test/{last}", 1, _ORACLE
+    yield label, f"probe/forget_test/{last}", 1, ORACLE
     label = f"feature variance, forget, test, {last}"
     yield label, f"variance/forget_test/{last}", 4, "not near 0"
     yield "gap to the oracle, logits (points)", "gap/logit", 1, "0"
@@ -115,13 +115,20 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
     )
 
 
+def judged(metrics: Mapping[str, Any]) -> tuple[verdict.Verdict | None, str]:
+    """The verdict on a run; or None, and why a run that measured too little has none."""
+    try:
+        return verdict.judge(metrics["models"], metrics["scenario"]["points"]), ""
+    except ValueError as error:
+        return None, str(error)
+
+
 def _verdict(metrics: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The verdict's line, and its reasons."""
-    try:
-        found = verdict.judge(metrics["models"], metrics["scenario"]["points"])
-    except ValueError as error:  # a run that measured too little for one
-        return f"Verdict: none ({error})", []
-    return f"Verdict: {found.name}", list(found.reasons)
+    found, why = judged(metrics)
+    return (
+        (f"Verdict: {found.name}", list(found.reasons)) if found else (f"Verdict: none ({why})", [])
+    )
 
 
 def markdown(metrics: Mapping[str, Any]) -> str:
