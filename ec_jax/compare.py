@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> None:
     found = parser.parse(arguments)
     from ec_jax.report import comparison_files  # JAX and Matplotlib, only for what can work
 
-    print(comparison_files.compare(found.runs, found.out, by_scenario=found.by_scenario))
+    print(comparison_files.write(found.runs, found.out, by_scenario=found.by_scenario))
 
 
 def run() -> None:

@@ -1,17 +1,17 @@
 """Runs side by side: a row a method, a column a number, mean and spread over the seeds.
 
-Of several scenarios nothing is averaged: each is a section of its own.
+Of several scenarios nothing is averaged: each is a comparison of its own.
 """
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from ec_jax.config import flatten
-from ec_jax.evaluation import verdict
 from ec_jax.report import runs as runs_lib
 from ec_jax.report import table
+from ec_jax.report.page import MISSING, Cell
 from ec_jax.report.runs import Group, Run
 from ec_jax.report.summary import Spread, spread
 
@@ -40,14 +40,14 @@ class Row:
     Attributes:
       label: its name.
       kind: ``original``, ``oracle`` or ``method``.
-      seeds: of the runs, one each.
+      seeds: of the runs, one each; None where it is not known.
       numbers: {key: number} of every run.
       verdicts: of every run; empty for references.
     """
 
     label: str
     kind: str
-    seeds: tuple[int, ...]
+    seeds: tuple[int | None, ...]
     numbers: tuple[Mapping[str, float], ...]
     verdicts: tuple[str, ...] = ()
 
@@ -79,11 +79,11 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
-    """The comparison of one scenario.
+class Comparison:
+    """The runs of one scenario, side by side.
 
     Attributes:
-      name: of the scenario, unlike that of every other section.
+      name: of the scenario, unlike that of every other comparison.
       points: supervision points, first to last.
       groups: the runs, by method and config.
       rows: original and oracle, where there are some, then one a group.
@@ -104,12 +104,12 @@ class Section:
         return [run for group in self.groups for run in group.runs]
 
 
-def sections(runs: Sequence[Run], *, by_scenario: bool = False) -> list[Section]:
-    """The comparison.
+def compare(runs: Sequence[Run], *, by_scenario: bool = False) -> list[Comparison]:
+    """Groups the runs, by scenario first.
 
     Args:
       runs: at least one.
-      by_scenario: runs of several scenarios are allowed, and give a section each.
+      by_scenario: runs of several scenarios are allowed, and give a comparison each.
 
     Raises:
       InputError: several scenarios where one is asked for, or a run twice.
@@ -117,7 +117,7 @@ def sections(runs: Sequence[Run], *, by_scenario: bool = False) -> list[Section]
     if not by_scenario:
         runs_lib.check_one_scenario(runs)
     found = runs_lib.scenarios(runs)
-    return [_section(n, mine) for n, mine in zip(_names(found), found, strict=True)]
+    return [_one(n, mine) for n, mine in zip(_names(found), found, strict=True)]
 
 
 def _names(found: Sequence[Sequence[Run]]) -> list[str]:
@@ -133,7 +133,7 @@ def _names(found: Sequence[Sequence[Run]]) -> list[str]:
     return out
 
 
-def _section(name: str, runs: Sequence[Run]) -> Section:
+def _one(name: str, runs: Sequence[Run]) -> Comparison:
     points = tuple(runs[0].scenario["points"])
     groups = tuple(runs_lib.groups(runs))
     notes = list(_notes(runs, groups))
@@ -145,7 +145,7 @@ def _section(name: str, runs: Sequence[Run]) -> Section:
             seeds, numbers = zip(*((r.seed, _reference(model, r)) for r in found), strict=True)
             rows.append(Row(model, model, seeds, numbers))
     rows += [_method(group) for group in groups]
-    return Section(name, points, groups, tuple(rows), _tables(points, rows), tuple(notes))
+    return Comparison(name, points, groups, tuple(rows), _tables(points, rows), tuple(notes))
 
 
 def _reference(model: str, found: runs_lib.Reference) -> dict[str, float]:
@@ -172,10 +172,8 @@ def _method(group: Group) -> Row:
 
 def judged(run: Run) -> str:
     """The name of a run's verdict; ``none`` where too little was measured for one."""
-    try:
-        return verdict.judge(run.models, run.scenario["points"]).name
-    except ValueError:
-        return "none"
+    found, _ = table.judged({"models": run.models, "scenario": run.scenario})
+    return found.name if found else "none"
 
 
 def _notes(runs: Sequence[Run], groups: Sequence[Group]) -> Iterable[str]:
@@ -185,8 +183,8 @@ def _notes(runs: Sequence[Run], groups: Sequence[Group]) -> Iterable[str]:
             f"{len(alone)} of {len(runs)} runs came without a config.json ({_few(alone)}); those "
             "of one method are taken to be of one config."
         )
-    seeds = {group.label: tuple(run.seed for run in group.runs) for group in groups}
-    if len(set(seeds.values())) > 1:
+    seeds = {group.label: [run.seed for run in group.runs] for group in groups}
+    if any(mine != seeds[groups[0].label] for mine in seeds.values()):
         listed = "; ".join(f"{label}: {', '.join(map(str, s))}" for label, s in seeds.items())
         yield f"The methods were not run with the same seeds ({listed})."
     bare = [run.source for run in runs if not run.models.get("oracle")]
@@ -200,54 +198,91 @@ def _few(names: Sequence[str]) -> str:
 
 
 _UNITS = ("steps", "seconds")
-_FEATURES = "What the last stage holds of forgotten test images"
 
 
 def _tables(points: Sequence[str], rows: Sequence[Row]) -> tuple[Table, ...]:
-    """Every number of which a row has something to show."""
+    """What is shown, of the numbers of which a row has something to show."""
 
     def measured(columns: Iterable[Column]) -> tuple[Column, ...]:
         return tuple(c for c in columns if any(row.spread(c.key) for row in rows))
 
-    return (
-        Table("Verdict, outputs and cost", measured(_outputs()), verdicts=True),
-        Table(
-            "What the features of forgotten test images hold at the last stage",
-            measured(_features(points[-1])),
-            verdicts=False,
-        ),
+    last = points[-1]
+    tables = (
+        Table("Verdict and outputs", measured(_OUTPUTS), verdicts=True),
+        Table(f"What {last} holds of forgotten test images", measured(_features(last)), False),
+        Table("Gaps to the oracle and scores", measured(_SCORES), verdicts=False),
+        Table("What comes back when it is trained again, and what is left", measured(_LEFT), False),
+        Table("Cost, in percent of the oracle's", measured(_COST), verdicts=False),
     )
+    return tuple(table for table in tables if table.columns or table.verdicts)
 
 
-def _outputs() -> list[Column]:
-    splits = {
-        "forget_train": "forget, train",
-        "forget_test": "forget, test",
-        "retain_train": "retain, train",
-        "retain_test": "retain, test",
-    }
-    return [
-        *(Column(f"accuracy/{s}", "accuracy (%)", title, 1) for s, title in splits.items()),
-        Column("gap/logit", "gap/logit", "(points)", 1),
-        Column("mia/forget_train", "MIA", "(%)", 1),
-        *(Column(f"cost/{u}", "cost (% of the oracle's)", u, 1) for u in _UNITS),
-    ]
+_OUTPUTS = (
+    Column("accuracy/forget_train", "accuracy (%)", "forget, train", 1),
+    Column("accuracy/forget_test", "accuracy (%)", "forget, test", 1),
+    Column("accuracy/retain_train", "accuracy (%)", "retain, train", 1),
+    Column("accuracy/retain_test", "accuracy (%)", "retain, test", 1),
+    Column("mia/forget_train", "MIA", "(%)", 1),
+)
+_SCORES = (
+    Column("gap/logit", "gap", "logits (points)", 1),
+    Column("gap/representation", "gap", "features", 3),
+    Column("rus/to_original", "RUS", "to original", 3),
+    Column("rus/to_oracle", "RUS", "to oracle", 3),
+)
+_LEFT = (
+    Column("recovery/head/forget_test", "recovery", "new head (%)", 1),
+    Column("recovery/area", "recovery", "area", 3),
+    Column("idi/value", "IDI", "", 3),
+)
+_COST = tuple(Column(f"cost/{unit}", "cost (%)", unit, 1) for unit in _UNITS)
 
 
-def _features(last: str) -> list[Column]:
-    return [
-        Column("gap/representation", "gap/representation", "", 3),
+def _features(last: str) -> tuple[Column, ...]:
+    return (
         Column(f"cka_to_original/forget_test/{last}", "CKA", "to original", 3),
         Column(f"cka_to_oracle/forget_test/{last}", "CKA", "to oracle", 3),
         Column(f"knn/forget_test/{last}", "accuracy (%)", "k-NN", 1),
         Column(f"probe/forget_test/{last}", "accuracy (%)", "probe", 1),
-        Column("recovery/area", "recovery", "area", 3),
-        Column("rus/to_original", "RUS", "to original", 3),
-        Column("rus/to_oracle", "RUS", "to oracle", 3),
-    ]
+    )
 
 
-def numbers_of(row: Row) -> dict[str, Any]:
+def numbers_of(row: Row) -> dict[str, Spread]:
     """{key: spread} of every number that all runs of a row have."""
     keys = dict.fromkeys(key for numbers in row.numbers for key in numbers)
     return {key: found for key in keys if (found := row.spread(key))}
+
+
+def head(table: Table) -> list[tuple[str, list[str]]]:
+    """[(group, titles)] of a table's columns, the row's name, verdict and n first."""
+    found = [("", ["", *(["verdict"] if table.verdicts else []), "n"])]
+    for column in table.columns:
+        if found[-1][0] == column.group:
+            found[-1][1].append(column.title)
+        else:
+            found.append((column.group, [column.title]))
+    return found
+
+
+def titles(table: Table) -> list[str]:
+    """The same titles, in one line each."""
+    return [_title(group, title) for group, below in head(table) for title in below]
+
+
+def _title(group: str, title: str) -> str:
+    between = " " if title.startswith("(") else ", "
+    return between.join(filter(None, (group, title)))
+
+
+def cells(row: Row, table: Table) -> list[Cell]:
+    """A row's cells in a table."""
+    verdict = [Cell(row.verdict() or MISSING.text)] if table.verdicts else []
+    first = [Cell(row.label), *verdict, Cell(str(len(row.numbers)), len(row.numbers))]
+    return first + [cell(row.spread(c.key), c.digits) for c in table.columns]
+
+
+def cell(spread: Spread | None, digits: int) -> Cell:
+    """Mean and deviation; a dash for None."""
+    if not spread:
+        return MISSING
+    return Cell(spread.plus_minus(digits), spread.mean if math.isfinite(spread.mean) else None)

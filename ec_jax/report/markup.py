@@ -12,6 +12,7 @@ _LATEX = str.maketrans(
         **{c: f"\\{c}" for c in "&%_#${}"},
         "±": r"$\pm$",
         "–": "--",
+        "−": "$-$",
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",

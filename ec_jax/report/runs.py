@@ -21,15 +21,8 @@ REFERENCES = ("original", "oracle")
 # started from shows in that model's own numbers.
 _FREE = ("seed", "original.checkpoint", "oracle.checkpoint", *FREE)
 APART = ("method", "seed")  # what may differ within a scenario
-_TYPES = {
-    "dataset": str,
-    "forget_classes": list,
-    "forget_names": list,
-    "model": str,
-    "points": list,
-    "method": str,
-    "seed": int,
-}
+_TYPES = {"dataset": str, "forget_classes": list, "forget_names": list, "points": list}
+_TYPES_IF_THERE = {"method": str, "seed": int}  # an audited model may be of an unknown method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,28 +31,22 @@ class Run:
 
     Attributes:
       source: the folder or file, as it was given.
+      method: the method's name; for an audit that names none, the folder's.
+      seed: of the run; None where it is not known.
       scenario: as in ``metrics.json``.
       models: {model: {flat key: number}}.
-      cost: {stage: {"steps", "images", "seconds"}}, or None for a stage that was not run.
+      cost: {stage: {"steps", "images", "seconds"}} of the stages whose cost is known.
       config: {field: value} of the fields that must agree between runs that are averaged; None
         where there is no ``config.json``.
     """
 
     source: str
+    method: str
+    seed: int | None
     scenario: Mapping[str, Any]
     models: Mapping[str, Mapping[str, float]]
-    cost: Mapping[str, Any]
+    cost: Mapping[str, Mapping[str, float]]
     config: Mapping[str, Any] | None
-
-    @property
-    def method(self) -> str:
-        """The method's name."""
-        return self.scenario["method"]
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.scenario["seed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +67,12 @@ class Reference:
     """An original or an oracle that one run or several have in common.
 
     Attributes:
-      seed: of the runs.
+      seed: of the runs; None where it is not known.
       numbers: {flat key: number}, all that any of the runs measured.
       runs: those that have it.
     """
 
-    seed: int
+    seed: int | None
     numbers: Mapping[str, float]
     runs: tuple[Run, ...]
 
@@ -108,7 +95,15 @@ def read(source: str) -> Run:
         raise _unlike(source, "models", "the unlearned model's numbers")
     config = path.with_name("config.json") if path.name in FILES else None
     fields = _config(config, source) if config and config.is_file() else None
-    return Run(source, scenario, models, cost if isinstance(cost, dict) else {}, fields)
+    return Run(
+        source,
+        scenario.get("method") or path.absolute().parent.name,
+        scenario.get("seed"),
+        scenario,
+        models,
+        _spent(cost),
+        fields,
+    )
 
 
 def _file(source: str) -> Path:
@@ -139,7 +134,10 @@ def _json(path: Path, source: str) -> dict[str, Any]:
 def _check_scenario(scenario: Any, source: str) -> None:
     if not isinstance(scenario, dict):
         raise _unlike(source, "scenario", "what was run")
-    for field, kind in _TYPES.items():
+    here = {
+        field: kind for field, kind in _TYPES_IF_THERE.items() if scenario.get(field) is not None
+    }
+    for field, kind in {**_TYPES, **here}.items():
         if not isinstance(scenario.get(field), kind):
             raise _unlike(source, f"scenario.{field}", f"a {kind.__name__}")
     for field in ("points", "forget_names"):
@@ -148,6 +146,10 @@ def _check_scenario(scenario: Any, source: str) -> None:
             raise _unlike(source, f"scenario.{field}", "names")
     if len(scenario["forget_names"]) != len(scenario["forget_classes"]):
         raise _unlike(source, "scenario.forget_names", "one name a forgotten class")
+
+
+def _spent(cost: Any) -> dict[str, Mapping[str, float]]:
+    return {s: c for s, c in cost.items() if _are_numbers(c)} if isinstance(cost, dict) else {}
 
 
 def _are_numbers(values: Any) -> bool:
@@ -229,15 +231,16 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _label(run: Run, fields: Sequence[str], unclear: bool) -> str:
+    method = f"method {run.method}" if run.method in REFERENCES else run.method
     if run.config is None:
-        return f"{run.method} (config unknown)" if unclear else run.method
+        return f"{method} (config unknown)" if unclear else method
     if not fields:
-        return run.method
-    return f"{run.method} ({', '.join(f'{f}={run.config.get(f)}' for f in fields)})"
+        return method
+    return f"{method} ({', '.join(f'{f}={run.config.get(f)}' for f in fields)})"
 
 
 def _by_seed(label: str, members: Sequence[Run]) -> tuple[Run, ...]:
-    first: dict[int, Run] = {}
+    first: dict[int | None, Run] = {}
     for run in members:
         if run.seed in first:
             remedy = (
@@ -246,7 +249,11 @@ def _by_seed(label: str, members: Sequence[Run]) -> tuple[Run, ...]:
             )
             raise InputError("seed", run.seed, remedy)
         first[run.seed] = run
-    return tuple(first[seed] for seed in sorted(first))
+    return tuple(sorted(members, key=_seed))
+
+
+def _seed(run: Run) -> int:
+    return -1 if run.seed is None else run.seed
 
 
 def references(runs: Sequence[Run], model: str) -> tuple[list[Reference], list[str]]:
@@ -264,7 +271,7 @@ def references(runs: Sequence[Run], model: str) -> tuple[list[Reference], list[s
     """
     found: list[Reference] = []
     notes = []
-    for run in sorted(runs, key=lambda r: r.seed):
+    for run in sorted(runs, key=_seed):
         numbers = run.models.get(model)
         if numbers is None:
             continue

@@ -1,6 +1,7 @@
 """Several runs that differ by their seed as one: the mean over seeds, and the spread."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,8 +36,10 @@ class Spread:
 
     def plus_minus(self, digits: int) -> str:
         """``mean ± standard deviation``, or the mean alone for a single run."""
+        if not math.isfinite(self.mean):
+            return "not finite"
         # What is rounded to zero has no sign.
-        mean = f"{round(self.mean, digits) + 0.0:.{digits}f}"
+        mean = f"{round(self.mean, digits) + 0.0:.{digits}f}".replace("-", "−")
         return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
 
 
@@ -48,7 +51,8 @@ def spread(values: Sequence[float | None]) -> Spread | None:
     """
     if None in values or not len(values):
         return None
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    with np.errstate(invalid="ignore"):  # of numbers that are not finite
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), deviation, min(values), max(values))
 
 

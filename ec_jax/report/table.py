@@ -81,14 +81,14 @@ def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float
         training serves all forget sets.
 
     Returns:
-      It; None where one of the two was not trained in this run.
+      It; None where one of the two was not trained in this run, or its cost is not known.
     """
-    if not cost.get("unlearn") or not cost.get("oracle"):
+    spent, whole, prepared = (
+        (cost.get(stage) or {}).get(unit) for stage in ("unlearn", "oracle", "modules")
+    )
+    if spent is None or not whole:
         return None
-    spent = cost["unlearn"][unit]
-    if modules and cost.get("modules"):
-        spent += cost["modules"][unit]
-    return 100 * spent / cost["oracle"][unit]
+    return 100 * (spent + (prepared or 0 if modules else 0)) / whole
 
 
 _FEATURES = {"gap": "of every stage's spatial mean", "map": "of every stage's whole activation"}
@@ -104,7 +104,8 @@ def scenario_name(scenario: Mapping[str, Any]) -> str:
         f"{i} ({n})" if str(i) != n else n
         for i, n in zip(scenario["forget_classes"], scenario["forget_names"], strict=True)
     )
-    return f"{scenario['dataset']}, forgotten: {names}; {scenario['model']}"
+    model = f"; {scenario['model']}" if "model" in scenario else ""
+    return f"{scenario['dataset']}, forgotten: {names}{model}"
 
 
 def _scenario_line(metrics: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Plots of several methods: what each gains against what it pays, and stage by stage."""
 
 import dataclasses
+import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -10,13 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ec_jax.report import styles
-from ec_jax.report.comparison import Row, Section
+from ec_jax.report.comparison import Comparison, Row
 from ec_jax.report.runs import Run
 
 INK = "#1b1f27"  # text and axes; a page puts its own colour in its place
 
+_WIDTH = 5.4  # inches
+_LONGEST = 60  # letters of a line of the legend
 # Okabe-Ito without black and yellow; colour and marker repeat after 5 and after 7 methods, so
 # that 35 are told apart.
 _COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -30,20 +34,20 @@ class Plot:
     Attributes:
       figure: drawn.
       title: its heading.
-      caption: how to read it.
+      note: how to read it, where that is not said of several at once.
       alt: what it shows, in words and numbers.
     """
 
     figure: Figure
     title: str
-    caption: str
+    note: str
     alt: str
 
 
 @dataclasses.dataclass(frozen=True)
 class _Point:
     series: str
-    seed: int
+    seed: int | None
     x: float
     y: float
 
@@ -52,7 +56,7 @@ class _Point:
 class _TradeOff:
     name: str
     title: str
-    caption: str
+    note: str
     keys: tuple[str, str]  # horizontal, vertical
     labels: tuple[str, str]
     against_oracle: bool  # the oracle's number is taken off
@@ -99,46 +103,54 @@ _BY_STAGE = (
 )
 TRADE_OFFS = tuple(kind.name for kind in _TRADE_OFFS)
 STAGES = tuple(kind.name for kind in _BY_STAGE)
-_STAGE_CAPTION = (
+STAGE_NOTE = (
     "Forget classes, test images: mean over the seeds, and a band of one standard deviation. "
     "The target is the oracle's line."
 )
 
 
-def plots(section: Section) -> dict[str, Plot]:
+def png(plot: Plot) -> bytes:
+    """The plot under its title; a page has the title above it."""
+    plot.figure.axes[0].set_title(plot.title, fontsize=12, color=INK, loc="left", pad=10)
+    out = io.BytesIO()
+    plot.figure.savefig(out, dpi=160, format="png")
+    return out.getvalue()
+
+
+def plots(comparison: Comparison) -> dict[str, Plot]:
     """{name: plot} of all plots for which there are numbers."""
-    return _trade_offs(section) | _by_stage(section)
+    return _trade_offs(comparison) | _by_stage(comparison)
 
 
-def _trade_offs(section: Section) -> dict[str, Plot]:
+def _trade_offs(comparison: Comparison) -> dict[str, Plot]:
     found = {}
     for kind in _TRADE_OFFS:
-        points = _points(section, kind)
-        if any(p.series not in styles.MODELS for p in points):
-            found[kind.name] = _trade_off(kind, points, _looks(section))
+        points = _points(comparison, kind)
+        if any(p.series != "original" for p in points):
+            found[kind.name] = _trade_off(kind, points, _looks(comparison))
     return found
 
 
-def _by_stage(section: Section) -> dict[str, Plot]:
+def _by_stage(comparison: Comparison) -> dict[str, Plot]:
     found = {}
     for kind in _BY_STAGE:
-        keys = [f"{kind.key}/forget_test/{point}" for point in section.points]
+        keys = [f"{kind.key}/forget_test/{point}" for point in comparison.points]
         rows = [
             row
-            for row in section.rows
+            for row in comparison.rows
             if row.kind != kind.without and all(row.spread(key) for key in keys)
         ]
         if any(row.kind == "method" for row in rows):
-            found[kind.name] = _stages(kind, section, rows, keys)
+            found[kind.name] = _stages(kind, comparison, rows, keys)
     return found
 
 
-def _looks(section: Section) -> dict[str, dict[str, str]]:
+def _looks(comparison: Comparison) -> dict[str, dict[str, str]]:
     looks = {
         model: {"color": style.light, "marker": style.marker}
         for model, style in styles.MODELS.items()
     }
-    for i, group in enumerate(section.groups):
+    for i, group in enumerate(comparison.groups):
         colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
         looks[group.label] = {"color": colour, "marker": marker}
     return looks
@@ -147,9 +159,9 @@ def _looks(section: Section) -> dict[str, dict[str, str]]:
 # Trade-offs.
 
 
-def _points(section: Section, kind: _TradeOff) -> list[_Point]:
+def _points(comparison: Comparison, kind: _TradeOff) -> list[_Point]:
     found = []
-    for group in section.groups:
+    for group in comparison.groups:
         for run in group.runs:
             found += _point(group.label, "unlearned", run, kind)
             found += _point("original", "original", run, kind)
@@ -167,22 +179,28 @@ def _point(series: str, model: str, run: Run, kind: _TradeOff) -> list[_Point]:
 def _trade_off(
     kind: _TradeOff, points: Sequence[_Point], looks: Mapping[str, Mapping[str, str]]
 ) -> Plot:
-    figure, axes = _new(kind.title, (5.4, 4.5))
+    figure, axes = _new()
     limits = _limits(points, kind)
     axes.set(xlim=limits[0], ylim=limits[1], xlabel=kind.labels[0], ylabel=kind.labels[1])
     for line in (axes.axhline, axes.axvline):
         line(0, color=INK, lw=1, alpha=0.45, zorder=1)
     # Hollow: the best methods lie on it.
     hollow = {"marker": looks["oracle"]["marker"], "mec": looks["oracle"]["color"], "mfc": "none"}
-    _mark(axes, "oracle", (0, 0), "oracle: 0, 0 by definition", ms=13, mew=2, **hollow)
+    told = "oracle: 0, 0 by definition"
+    handles = {"oracle": _mark(axes, (0, 0), told, ms=13, mew=2, **hollow)}
     for p in points:
         if all(_beyond(v, limit) == 0 for v, limit in zip((p.x, p.y), limits, strict=True)):
-            said = f"{p.series}, seed {p.seed}: {p.x:.3g}, {p.y:.3g}"
-            _mark(axes, p.series, (p.x, p.y), said, ms=8.5, mew=0.8, mec="white", **looks[p.series])
+            said = f"{p.series}, seed {p.seed}: {_told((p.x, p.y))}"
+            look = {"ms": 8.5, "mew": 0.8, "mec": "white", **looks[p.series]}
+            handles[p.series] = _mark(axes, (p.x, p.y), said, **look)
     _original_beyond(axes, points, limits, looks["original"]["color"])
-    _legend(figure, axes)
-    listed = "; ".join(f"{p.series} seed {p.seed}: {p.x:.3g}, {p.y:.3g}" for p in points)
-    return Plot(figure, kind.title, kind.caption, f"{kind.title}. {listed}.")
+    _legend(figure, handles)
+    listed = "; ".join(f"{p.series} seed {p.seed}: {_told((p.x, p.y))}" for p in points)
+    return Plot(figure, kind.title, kind.note, f"{kind.title}. {listed}.")
+
+
+def _told(values: Sequence[float]) -> str:
+    return ", ".join(f"{v:.3g}".replace("-", "−") for v in values)
 
 
 def _limits(points: Sequence[_Point], kind: _TradeOff) -> list[tuple[float, float]]:
@@ -226,7 +244,7 @@ def _original_beyond(
     axes.annotate("", xy=tip, xytext=tail, **where)
     above = mean[1] >= 0 and tip[1] < 0.85  # the line of zero does not cross it
     axes.annotate(
-        f"original: {mean[0]:.3g}, {mean[1]:.3g}",
+        f"original: {_told(mean)}",
         xy=(tip[0], tail[1]),
         xycoords="axes fraction",
         xytext=(0, 9 if above else -9),
@@ -238,46 +256,48 @@ def _original_beyond(
     )
 
 
-def _mark(axes: Axes, label: str, at: tuple[float, float], said: str, **look: Any) -> None:
-    (line,) = axes.plot(*([v] for v in at), ls="", label=label, clip_on=False, zorder=3, **look)
+def _mark(axes: Axes, at: tuple[float, float], said: str, **look: Any) -> Line2D:
+    (line,) = axes.plot(*([v] for v in at), ls="", clip_on=False, zorder=3, **look)
     line.set_gid(f"title: {said}")
+    return line
 
 
 # By stage.
 
 
-def _stages(kind: _ByStage, section: Section, rows: Sequence[Row], keys: Sequence[str]) -> Plot:
-    figure, axes = _new(kind.title, (4.5, 4.1))
-    looks, said, lowest = _looks(section), [], kind.top
+def _stages(
+    kind: _ByStage, comparison: Comparison, rows: Sequence[Row], keys: Sequence[str]
+) -> Plot:
+    figure, axes = _new()
+    looks, said, handles, lowest = _looks(comparison), [], {}, kind.top
     for i, row in enumerate(rows):
         # Side by side: a method that left a stage as it was would hide the original.
         at = np.arange(len(keys)) + 0.05 * (i - (len(rows) - 1) / 2)
         found = [row.spread(key) for key in keys]
         means = np.array([f.mean for f in found])
         look = looks[row.label]
-        axes.plot(at, means, label=row.label, lw=1.8, ms=7, mec="white", mew=0.6, **look)
+        (handles[row.label],) = axes.plot(at, means, lw=1.8, ms=7, mec="white", mew=0.6, **look)
         deviations = np.array([f.deviation or 0.0 for f in found])
         low, high = (np.clip(means + s * deviations, 0, kind.top) for s in (-1, 1))
         lowest = min(lowest, *low)
         if len(row.numbers) > 1:
             axes.fill_between(at, low, high, color=look["color"], alpha=0.13, lw=0)
         said.append(f"{row.label}: {', '.join(f.plus_minus(2) for f in found)}")
-    axes.set_xticks(range(len(keys)), section.points)
+    axes.set_xticks(range(len(keys)), comparison.points)
     room = 0.1 * (kind.top - lowest) or 0.1 * kind.top
     axes.set_ylim(lowest - room, kind.top + room / 2)
-    _legend(figure, axes)
-    alt = f"{kind.title} at {', '.join(section.points)}. {'; '.join(said)}."
-    return Plot(figure, kind.title, _STAGE_CAPTION, alt)
+    _legend(figure, handles)
+    alt = f"{kind.title} at {', '.join(comparison.points)}. {'; '.join(said)}."
+    return Plot(figure, kind.title, "", alt)
 
 
 # The frame of all.
 
 
-def _new(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, layout="constrained")
+def _new() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_title(title, fontsize=12, color=INK, loc="left", pad=10)
     axes.grid(color=INK, alpha=0.12)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -288,13 +308,17 @@ def _new(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(
+def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
+    fit = int(_WIDTH / (0.6 + 0.073 * min(max(map(len, handles)), _LONGEST)))
+    # Matplotlib leaves out what begins with an underscore.
+    labels = [f" {name}" if name.startswith("_") else name for name in handles]
+    legend = figure.legend(
         handles.values(),
-        [textwrap.fill(label, 38) for label in handles],
+        [textwrap.fill(label, _LONGEST) for label in labels],
         loc="outside lower center",
-        ncols=min(len(handles), 3 if max(map(len, handles)) < 16 else 2),
+        ncols=min(max(fit, 1), 3, len(handles)),
         frameon=False,
         labelcolor=INK,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
