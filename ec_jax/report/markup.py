@@ -91,9 +91,10 @@ def _latex_row(cells: Iterable[str]) -> str:
 
 
 def to_csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Comma-separated values after RFC 4180, but with bare line feeds; None is an empty cell."""
+    """Comma-separated values, after RFC 4180 but with bare line feeds; None is an empty cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
+    for row in (head, *rows):
+        # A lone carriage return would be taken for the end of a line.
+        writer.writerow([c.replace("\r", " ") if isinstance(c, str) else c for c in row])
     return out.getvalue()

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from ec_jax.report import styles
 from ec_jax.report.comparison import Comparison, Row
 from ec_jax.report.runs import Run
+from ec_jax.report.summary import Spread
 
 INK = "#1b1f27"  # text and axes; a page puts its own colour in its place
 
@@ -138,11 +139,15 @@ def _by_stage(comparison: Comparison) -> dict[str, Plot]:
         rows = [
             row
             for row in comparison.rows
-            if row.kind != kind.without and all(row.spread(key) for key in keys)
+            if row.kind != kind.without and all(_finite(row.spread(key)) for key in keys)
         ]
         if any(row.kind == "method" for row in rows):
             found[kind.name] = _stages(kind, comparison, rows, keys)
     return found
+
+
+def _finite(found: Spread | None) -> bool:
+    return found is not None and math.isfinite(found.mean)
 
 
 def _looks(comparison: Comparison) -> dict[str, dict[str, str]]:
@@ -272,7 +277,7 @@ def _stages(
     looks, said, handles, lowest = _looks(comparison), [], {}, kind.top
     for i, row in enumerate(rows):
         # Side by side: a method that left a stage as it was would hide the original.
-        at = np.arange(len(keys)) + 0.05 * (i - (len(rows) - 1) / 2)
+        at = np.arange(len(keys)) + min(0.05, 0.5 / len(rows)) * (i - (len(rows) - 1) / 2)
         found = [row.spread(key) for key in keys]
         means = np.array([f.mean for f in found])
         look = looks[row.label]
