@@ -251,7 +251,7 @@ def _cloud(run: Run, found: Mapping[str, Any], model: str) -> str:
     points, forget = found["models"][model], np.asarray(found["forget"], bool)
     names = dict(enumerate(run.details.get("class_names") or []))
     share = _together(np.asarray(points, np.float64), forget)
-    told = "" if share is None else f"forgotten images next to each other: {_percent(share)}"
+    told = "" if share is None else f"forgotten next to forgotten: {_percent(share)}"
     alt = (
         f"{found['method']} of {found['point']} of the {model} model: {forget.sum()} images to be "
         f"forgotten and {(~forget).sum()} to be kept. {told}"

@@ -7,7 +7,7 @@ VERDICTS = {
     verdict.ERASED: "The model no longer recognises what it was to forget, its inner features have "
     "moved towards those of a network that never saw it, and the rest still works.",
     verdict.SUPERFICIAL: "The model no longer names what it was to forget, but its inner features "
-    "are still nearer to those it had before: the knowledge is hidden, not gone.",
+    "are still nearer to those it had before: the knowledge is likely hidden, not gone.",
     verdict.DAMAGED: "The model lost more than it was to forget. A damaged network forgets "
     "everything, so nothing else here should be read as success.",
     verdict.NOT_FORGOTTEN: "The model still recognises what it was to forget, better than a "
@@ -18,7 +18,7 @@ VERDICTS_ALONE = {
     verdict.ERASED: "The model no longer recognises what it was to forget, its last features are "
     "no longer those it had before, and the rest still works.",
     verdict.SUPERFICIAL: "The model no longer names what it was to forget, but its last features "
-    "are almost those it had before: the knowledge is hidden, not gone.",
+    "are almost those it had before: the knowledge is likely hidden, not gone.",
     verdict.DAMAGED: VERDICTS[verdict.DAMAGED],
     verdict.NOT_FORGOTTEN: "The model still recognises what it was to forget.",
 }
