@@ -300,7 +300,7 @@ def _stages(
 
 
 def _new() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, 4.5), layout="constrained")
+    figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.grid(color=INK, alpha=0.12)
@@ -314,14 +314,18 @@ def _new() -> tuple[Figure, Axes]:
 
 
 def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
-    fit = int(_WIDTH / (0.6 + 0.073 * min(max(map(len, handles)), _LONGEST)))
     # Matplotlib leaves out what begins with an underscore.
     labels = [f" {name}" if name.startswith("_") else name for name in handles]
+    labels = [textwrap.fill(label, _LONGEST) for label in labels]
+    fit = int(_WIDTH / (0.6 + 0.073 * max(len(line) for s in labels for line in s.split("\n"))))
+    columns = min(max(fit, 1), 3, len(handles))
+    lines = sum(label.count("\n") + 1 for label in labels) / columns
+    figure.set_size_inches(_WIDTH, 4.0 + 0.22 * math.ceil(lines))
     legend = figure.legend(
         handles.values(),
-        [textwrap.fill(label, _LONGEST) for label in labels],
+        labels,
         loc="outside lower center",
-        ncols=min(max(fit, 1), 3, len(handles)),
+        ncols=columns,
         frameon=False,
         labelcolor=INK,
     )
