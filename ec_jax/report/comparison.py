@@ -179,10 +179,10 @@ def judged(run: Run) -> str:
 def _notes(runs: Sequence[Run], groups: Sequence[Group]) -> Iterable[str]:
     alone = [run.source for run in runs if run.config is None]
     if alone and any(len(group.runs) > 1 for group in groups):
-        yield (
-            f"{len(alone)} of {len(runs)} runs came without a config.json ({_few(alone)}); those "
-            "of one method are taken to be of one config."
-        )
+        start = f"{len(alone)} of {len(runs)} runs ({_few(alone)}) came without a config.json"
+        if len(alone) == len(runs):
+            start = "No run came with its config.json"
+        yield f"{start}; those of one method are taken to be of one config."
     seeds = {group.label: [run.seed for run in group.runs] for group in groups}
     if any(mine != seeds[groups[0].label] for mine in seeds.values()):
         listed = "; ".join(f"{label}: {', '.join(map(str, s))}" for label, s in seeds.items())
@@ -208,7 +208,7 @@ def _tables(points: Sequence[str], rows: Sequence[Row]) -> tuple[Table, ...]:
 
     last = points[-1]
     tables = (
-        Table("Verdict and outputs", measured(_OUTPUTS), verdicts=True),
+        Table("Verdict and accuracy", measured(_ACCURACY), verdicts=True),
         Table(f"What {last} holds of forgotten test images", measured(_features(last)), False),
         Table("Gaps to the oracle and scores", measured(_SCORES), verdicts=False),
         Table("What comes back when it is trained again, and what is left", measured(_LEFT), False),
@@ -217,18 +217,18 @@ def _tables(points: Sequence[str], rows: Sequence[Row]) -> tuple[Table, ...]:
     return tuple(table for table in tables if table.columns or table.verdicts)
 
 
-_OUTPUTS = (
+_ACCURACY = (
     Column("accuracy/forget_train", "accuracy (%)", "forget, train", 1),
     Column("accuracy/forget_test", "accuracy (%)", "forget, test", 1),
     Column("accuracy/retain_train", "accuracy (%)", "retain, train", 1),
     Column("accuracy/retain_test", "accuracy (%)", "retain, test", 1),
-    Column("mia/forget_train", "MIA", "(%)", 1),
 )
 _SCORES = (
     Column("gap/logit", "gap", "logits (points)", 1),
     Column("gap/representation", "gap", "features", 3),
     Column("rus/to_original", "RUS", "to original", 3),
     Column("rus/to_oracle", "RUS", "to oracle", 3),
+    Column("mia/forget_train", "MIA", "(%)", 1),
 )
 _LEFT = (
     Column("recovery/head/forget_test", "recovery", "new head (%)", 1),

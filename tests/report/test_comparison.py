@@ -163,8 +163,15 @@ def test_every_row_has_a_cell_a_column(tmp_path):
 def test_runs_without_a_config_and_seeds_that_differ_are_told(tmp_path):
     (found,) = compare(*DIGITS, put(tmp_path / "a", metrics(1, method="head_distill")))
     assert len(found.notes) == 2
-    assert "3 of 4 runs came without a config.json" in found.notes[0]
+    assert found.notes[0].startswith("3 of 4 runs (")
     assert "(ec: 0, 1, 2; head_distill: 1)" in found.notes[1]
+
+
+def test_where_no_run_has_a_config_that_is_told_once():
+    (found,) = compare(*DIGITS)
+    assert found.notes == (
+        "No run came with its config.json; those of one method are taken to be of one config.",
+    )
 
 
 def test_runs_that_can_be_compared_fairly_need_no_note(tmp_path):
