@@ -81,7 +81,7 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
         for m in (False, True)
     )
     return (
-        f"{table.markdown_table(rows)}\n"
+        f"{table.markdown_table(table.MODELS, rows)}\n"
         f"Unlearning took {alone[0]} % of the oracle's steps and {alone[1]} % of its\n"
         f"images; with its modules' training {whole[0]} % and {whole[1]} %.\n"
     )

@@ -140,16 +140,25 @@ def markdown(metrics: Mapping[str, Any]) -> str:
     """
     # A class name may hold what Markdown reads as markup.
     heading, features = map(markup.markdown_escape, _scenario_line(metrics).split("\n"))
-    filled = markdown_table([label, *cells, goal] for label, cells, goal in _filled(metrics))
+    filled = [[label, *cells, goal] for label, cells, goal in _filled(metrics)]
     title, reasons = _verdict(metrics)
-    lines = [f"**{heading}**", "", features, "", filled, _cost_line(metrics), "", f"**{title}**"]
+    lines = [
+        f"**{heading}**",
+        "",
+        features,
+        "",
+        markdown_table(MODELS, filled),
+        _cost_line(metrics),
+        "",
+        f"**{title}**",
+    ]
     return "\n".join([*lines, "", *(f"- {r}" for r in reasons), ""])
 
 
-def markdown_table(filled: Iterable[Sequence[str]]) -> str:
+def markdown_table(models: Sequence[str], filled: Iterable[Sequence[str]]) -> str:
     """Rows of label, one cell a model and goal as a table in Markdown."""
-    head = ["", *MODELS, "unlearned should be close to"]
-    return markup.markdown(head, [False, *[True] * len(MODELS), False], filled)
+    head = ["", *models, "unlearned should be close to"]
+    return markup.markdown(head, [False, *[True] * len(models), False], filled)
 
 
 def text(metrics: Mapping[str, Any]) -> str:
