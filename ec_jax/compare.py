@@ -19,7 +19,10 @@ def main(arguments: Sequence[str]) -> None:
     """Compares the runs that the arguments name."""
     parser = command.Parser(prog="python -m ec_jax.compare", description=__doc__)
     parser.add_argument(
-        "runs", metavar="RUN_DIR", nargs="*", help="a run's workdir, or a file of metrics"
+        "runs",
+        metavar="RUN_DIR",
+        nargs="*",
+        help="a run's workdir, the folder of an audit, or a file of metrics",
     )
     parser.add_argument("--out", metavar="DIR", help="where the comparison goes")
     parser.add_argument(

@@ -40,14 +40,14 @@ class Row:
     Attributes:
       label: its name.
       kind: ``original``, ``oracle`` or ``method``.
-      seeds: of the runs, one each; None where it is not known.
+      seeds: of the runs, one each.
       numbers: {key: number} of every run.
       verdicts: of every run; empty for references.
     """
 
     label: str
     kind: str
-    seeds: tuple[int | None, ...]
+    seeds: tuple[int, ...]
     numbers: tuple[Mapping[str, float], ...]
     verdicts: tuple[str, ...] = ()
 

@@ -85,7 +85,7 @@ def _runs(comparison: Comparison) -> str:
         for run in group.runs:
             numbers = run.models["unlearned"]
             cells = [page.number(numbers.get(key), digits) for key, digits in keys.items()]
-            seed = page.number(run.seed, 0)
+            seed = page.Cell(str(run.seed), run.seed)
             rows.append([run.source, group.label, seed, judged(run), *cells])
     return page.table("One row a run; the numbers are the unlearned model's.", columns, rows)
 

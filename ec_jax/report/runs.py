@@ -15,14 +15,21 @@ from ec_jax.config import flatten
 from ec_jax.errors import InputError
 from ec_jax.workdir import FREE
 
-FILES = ("metrics.json", "audit.json")  # what a folder is looked through for, in this order
+AUDIT = "audit.json"
+FILES = ("metrics.json", AUDIT)  # what a folder is looked through for, in this order
 REFERENCES = ("original", "oracle")
 # Of one method and scenario, these may differ between runs that are averaged. Which model a run
 # started from shows in that model's own numbers.
 _FREE = ("seed", "original.checkpoint", "oracle.checkpoint", *FREE)
 APART = ("method", "seed")  # what may differ within a scenario
-_TYPES = {"dataset": str, "forget_classes": list, "forget_names": list, "points": list}
-_TYPES_IF_THERE = {"method": str, "seed": int}  # an audited model may be of an unknown method
+_TYPES = {
+    "dataset": str,
+    "forget_classes": list,
+    "forget_names": list,
+    "points": list,
+    "method": str,
+    "seed": int,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +38,18 @@ class Run:
 
     Attributes:
       source: the folder or file, as it was given.
-      method: the method's name; for an audit that names none, the folder's.
-      seed: of the run; None where it is not known.
+      method: the method's name; of an audit, whose model may be of any method, the folder's.
+      seed: of the run.
       scenario: as in ``metrics.json``.
       models: {model: {flat key: number}}.
       cost: {stage: {"steps", "images", "seconds"}} of the stages whose cost is known.
       config: {field: value} of the fields that must agree between runs that are averaged; None
-        where there is no ``config.json``.
+        where it is not known.
     """
 
     source: str
     method: str
-    seed: int | None
+    seed: int
     scenario: Mapping[str, Any]
     models: Mapping[str, Mapping[str, float]]
     cost: Mapping[str, Mapping[str, float]]
@@ -67,12 +74,12 @@ class Reference:
     """An original or an oracle that one run or several have in common.
 
     Attributes:
-      seed: of the runs; None where it is not known.
+      seed: of the runs.
       numbers: {flat key: number}, all that any of the runs measured.
       runs: those that have it.
     """
 
-    seed: int | None
+    seed: int
     numbers: Mapping[str, float]
     runs: tuple[Run, ...]
 
@@ -93,17 +100,10 @@ def read(source: str) -> Run:
     known = isinstance(models, dict) and all(map(_are_numbers, models.values()))
     if not known or "unlearned" not in models:
         raise _unlike(source, "models", "the unlearned model's numbers")
-    config = path.with_name("config.json") if path.name in FILES else None
-    fields = _config(config, source) if config and config.is_file() else None
-    return Run(
-        source,
-        scenario.get("method") or path.absolute().parent.name,
-        scenario.get("seed"),
-        scenario,
-        models,
-        _spent(cost),
-        fields,
-    )
+    method = path.absolute().parent.name if path.name == AUDIT else scenario["method"]
+    numbers = _with_broken(models, found.get("not_finite"))
+    config = _config(path, found, source)
+    return Run(source, method, scenario["seed"], scenario, numbers, _spent(cost), config)
 
 
 def _file(source: str) -> Path:
@@ -134,10 +134,7 @@ def _json(path: Path, source: str) -> dict[str, Any]:
 def _check_scenario(scenario: Any, source: str) -> None:
     if not isinstance(scenario, dict):
         raise _unlike(source, "scenario", "what was run")
-    here = {
-        field: kind for field, kind in _TYPES_IF_THERE.items() if scenario.get(field) is not None
-    }
-    for field, kind in {**_TYPES, **here}.items():
+    for field, kind in _TYPES.items():
         if not isinstance(scenario.get(field), kind):
             raise _unlike(source, f"scenario.{field}", f"a {kind.__name__}")
     for field in ("points", "forget_names"):
@@ -162,8 +159,21 @@ def _unlike(source: str, field: str, wanted: str) -> InputError:
     )
 
 
-def _config(path: Path, source: str) -> dict[str, Any]:
-    return {f: v for f, v in flatten(_json(path, source)).items() if not f.startswith(_FREE)}
+def _with_broken(models: Mapping[str, Any], keys: Any) -> dict[str, dict[str, float]]:
+    """The numbers with those that an audit could not write, as JSON has no word for them."""
+    lost = keys if isinstance(keys, dict) else {}
+    return {m: {**v, **dict.fromkeys(lost.get(m) or (), math.nan)} for m, v in models.items()}
+
+
+def _config(path: Path, found: Mapping[str, Any], source: str) -> dict[str, Any] | None:
+    """The config beside a run's metrics, or inside an audit."""
+    beside = path.with_name("config.json")
+    if path.name == FILES[0] and beside.is_file():
+        found = {"config": _json(beside, source)}
+    config = found.get("config")
+    if not isinstance(config, dict):
+        return None
+    return {f: v for f, v in flatten(config).items() if not f.startswith(_FREE)}
 
 
 def scenarios(runs: Sequence[Run]) -> list[list[Run]]:
@@ -240,7 +250,7 @@ def _label(run: Run, fields: Sequence[str], unclear: bool) -> str:
 
 
 def _by_seed(label: str, members: Sequence[Run]) -> tuple[Run, ...]:
-    first: dict[int | None, Run] = {}
+    first: dict[int, Run] = {}
     for run in members:
         if run.seed in first:
             remedy = (
@@ -249,11 +259,7 @@ def _by_seed(label: str, members: Sequence[Run]) -> tuple[Run, ...]:
             )
             raise InputError("seed", run.seed, remedy)
         first[run.seed] = run
-    return tuple(sorted(members, key=_seed))
-
-
-def _seed(run: Run) -> int:
-    return -1 if run.seed is None else run.seed
+    return tuple(first[seed] for seed in sorted(first))
 
 
 def references(runs: Sequence[Run], model: str) -> tuple[list[Reference], list[str]]:
@@ -271,7 +277,7 @@ def references(runs: Sequence[Run], model: str) -> tuple[list[Reference], list[s
     """
     found: list[Reference] = []
     notes = []
-    for run in sorted(runs, key=_seed):
+    for run in sorted(runs, key=lambda r: r.seed):
         numbers = run.models.get(model)
         if numbers is None:
             continue

@@ -48,7 +48,7 @@ class Plot:
 @dataclasses.dataclass(frozen=True)
 class _Point:
     series: str
-    seed: int | None
+    seed: int
     x: float
     y: float
 

@@ -1,6 +1,7 @@
 """Runs told apart: scenarios, methods, configs, and the same run twice."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -32,13 +33,35 @@ def test_a_folder_and_a_file_are_read_alike(tmp_path):
     assert not free & folder.config.keys()
 
 
-def test_an_audit_is_called_by_its_folder_where_it_names_no_method(tmp_path):
+def put_audit(folder, found, **more):
+    folder.mkdir()
+    found["scenario"]["method"] = "audit"
+    config = {"seed": 0, "evaluation": {"neighbors": 5}}
+    (folder / "audit.json").write_text(json.dumps({**found, "config": config, **more}))
+    return folder
+
+
+def test_an_audit_is_called_by_its_folder(tmp_path):
     found = metrics()
-    del found["scenario"]["method"], found["scenario"]["seed"], found["cost"]
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "audit.json").write_text(json.dumps(found))
-    (run,) = read(tmp_path / "theirs")
-    assert (run.method, run.seed, run.cost) == ("theirs", None, {})
+    del found["cost"]
+    first = put_audit(tmp_path / "theirs", found)
+    second = put_audit(tmp_path / "ours", found, config={"evaluation": {"neighbors": 7}})
+    runs = read(first, second)
+    assert [(run.method, run.seed, run.cost) for run in runs] == [
+        ("theirs", 0, {}),
+        ("ours", 0, {}),
+    ]
+    assert [run.config for run in runs] == [{"evaluation.neighbors": n} for n in (5, 7)]
+    assert labels(runs) == {"theirs": [0], "ours": [0]}
+
+
+def test_what_was_not_finite_in_an_audit_is_so_again(tmp_path):
+    found = metrics()
+    del found["models"]["unlearned"]["mia/forget_train"]
+    lost = {"original": [], "unlearned": ["mia/forget_train"]}
+    (run,) = read(put_audit(tmp_path / "theirs", found, not_finite=lost))
+    assert math.isnan(run.models["unlearned"]["mia/forget_train"])
+    assert run.models["oracle"] == found["models"]["oracle"]
 
 
 def broken(change):
