@@ -23,7 +23,7 @@ LAYERS = [
     {"evaluation"},
     {"report"},
     {"pipeline"},
-    {"main", "audit"},
+    {"main", "audit", "compare"},
 ]
 # Rooms of one layer that know nothing of each other.
 STRANGERS = [("data", "models"), ("data", "losses"), ("models", "losses")]

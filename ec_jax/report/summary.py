@@ -1,5 +1,7 @@
-"""Several runs of one scenario and method as one table: the mean over seeds, and the spread."""
+"""Several runs that differ by their seed as one: the mean over seeds, and the spread."""
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +10,50 @@ import numpy as np
 from ec_jax.report import table
 
 _UNITS = ("steps", "images")
+MISSING = "–"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """One number over several runs.
+
+    Attributes:
+      mean: the arithmetic mean.
+      deviation: the standard deviation of a sample (divided by n − 1); None for a single run.
+      low: the lowest value.
+      high: the highest value.
+    """
+
+    mean: float
+    deviation: float | None
+    low: float
+    high: float
+
+    def interval(self, digits: int) -> str:
+        """``mean (lowest to highest)``, or the mean alone where they are shown the same."""
+        mean, low, high = (f"{v:.{digits}f}" for v in (self.mean, self.low, self.high))
+        return mean if low == high else f"{mean} ({low} to {high})"
+
+    def plus_minus(self, digits: int) -> str:
+        """``mean ± standard deviation``, or the mean alone for a single run."""
+        if not math.isfinite(self.mean):
+            return "not finite"
+        # What is rounded to zero has no sign.
+        mean = f"{round(self.mean, digits) + 0.0:.{digits}f}".replace("-", "−")
+        return mean if self.deviation is None else f"{mean} ± {self.deviation:.{digits}f}"
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """The values of one number over runs, as one; None where a run lacks it, or there is no run.
+
+    >>> spread([1.0, 3.0]).plus_minus(1)
+    '2.0 ± 1.4'
+    """
+    if None in values or not len(values):
+        return None
+    with np.errstate(invalid="ignore"):  # of numbers that are not finite
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Spread(float(np.mean(values)), deviation, min(values), max(values))
 
 
 def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -22,24 +68,25 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     scenarios = [{k: v for k, v in run["scenario"].items() if k != "seed"} for run in runs]
     if not runs or any(s != scenarios[0] for s in scenarios):
         raise ValueError(f"{len(runs)} runs; at least one is needed, all of the same scenario")
-    lines = [f"| | {' | '.join(table.MODELS)} | unlearned should be close to |"]
-    lines.append("| --- | ---: | ---: | ---: | --- |")
-    for label, key, digits, goal in table.rows(scenarios[0]["points"]):
-        cells = [_cell([run["models"][m].get(key) for run in runs], digits) for m in table.MODELS]
-        lines.append(f"| {label} | {' | '.join(cells)} | {goal} |")
+    rows = (
+        [
+            label,
+            *(_cell([r["models"][m].get(key) for r in runs], digits) for m in table.MODELS),
+            goal,
+        ]
+        for label, key, digits, goal in table.rows(scenarios[0]["points"])
+    )
     alone, whole = (
         [_cell([table.share(r["cost"], u, modules=m) for r in runs], 1) for u in _UNITS]
         for m in (False, True)
     )
-    lines += ["", f"Unlearning took {alone[0]} % of the oracle's steps and {alone[1]} % of its"]
-    lines += [f"images; with its modules' training {whole[0]} % and {whole[1]} %."]
-    return "\n".join(lines) + "\n"
+    return (
+        f"{table.markdown_table(table.MODELS, rows)}\n"
+        f"Unlearning took {alone[0]} % of the oracle's steps and {alone[1]} % of its\n"
+        f"images; with its modules' training {whole[0]} % and {whole[1]} %.\n"
+    )
 
 
 def _cell(values: Sequence[float | None], digits: int) -> str:
-    if None in values:
-        return "–"
-    mean, low, high = np.mean(values), min(values), max(values)
-    if f"{low:.{digits}f}" == f"{high:.{digits}f}":
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    found = spread(values)
+    return found.interval(digits) if found else MISSING

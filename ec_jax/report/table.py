@@ -1,11 +1,12 @@
 """The result as a table: original, oracle and unlearned side by side."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ec_jax.evaluation import verdict
+from ec_jax.report import markup
 
 MODELS = ("original", "oracle", "unlearned")
 _SPLIT_NAMES = {
@@ -60,19 +61,22 @@ def _cost_line(metrics: Mapping[str, Any]) -> str:
         for stage, c in cost.items()
         if c and "steps" in c
     ]
-    line = f"Cost: {'; '.join(parts)}." if parts else ""
-    if not (cost.get("unlearn") and cost.get("oracle")):  # models that were brought along
-        return line
+    costs = f"Cost: {'; '.join(parts)}." if parts else ""
+    if share(cost, "steps") is None:
+        return costs
     steps, images = (f"{share(cost, unit):.1f}" for unit in ("steps", "images"))
-    line += f" Unlearning took {steps} % of the oracle's steps and {images} % of its images."
+    with_modules = ""
     if cost.get("modules"):
         units = ("steps", "images", "seconds")
         shares = [f"{share(cost, u, modules=True):.0f} % of its {u}" for u in units]
-        line += f" With its modules' training: {', '.join(shares)}."
-    return line
+        with_modules = f" With its modules' training: {', '.join(shares)}."
+    return (
+        f"{costs} Unlearning took {steps} % of the oracle's steps "
+        f"and {images} % of its images.{with_modules}"
+    )
 
 
-def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float:
+def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float | None:
     """What unlearning took of the oracle's training, in percent.
 
     Args:
@@ -80,11 +84,16 @@ def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float
       unit: ``steps``, ``images`` or ``seconds``.
       modules: the training of the EC modules counts, too, where there are some. One such
         training serves all forget sets.
+
+    Returns:
+      It; None where one of the two was not trained in this run, or its cost is not known.
     """
-    spent = cost["unlearn"][unit]
-    if modules and cost.get("modules"):
-        spent += cost["modules"][unit]
-    return 100 * spent / cost["oracle"][unit]
+    spent, whole, prepared = (
+        (cost.get(stage) or {}).get(unit) for stage in ("unlearn", "oracle", "modules")
+    )
+    if spent is None or not whole:
+        return None
+    return 100 * (spent + (prepared or 0 if modules else 0)) / whole
 
 
 _FEATURES = {
@@ -93,15 +102,24 @@ _FEATURES = {
 }
 
 
-def _scenario_line(metrics: Mapping[str, Any]) -> str:
-    s = metrics["scenario"]
+def scenario_name(scenario: Mapping[str, Any]) -> str:
+    """Data set, what is forgotten, and network.
+
+    Args:
+      scenario: of a run, as in its ``metrics.json``.
+    """
     names = ", ".join(
         f"{i} ({n})" if str(i) != n else n
-        for i, n in zip(s["forget_classes"], s["forget_names"], strict=True)
+        for i, n in zip(scenario["forget_classes"], scenario["forget_names"], strict=True)
     )
+    model = f"; {scenario['model']}" if "model" in scenario else ""
+    return f"{scenario['dataset']}, forgotten: {names}{model}"
+
+
+def _scenario_line(metrics: Mapping[str, Any]) -> str:
+    s = metrics["scenario"]
     return (
-        f"{s['dataset']}, forgotten: {names}; {s['model']}, method {s['method']}, "
-        f"seed {s['seed']}\n"
+        f"{scenario_name(s)}, method {s['method']}, seed {s['seed']}\n"
         f"CKA and variance: {_FEATURES[s['features']]}"
     )
 
@@ -131,21 +149,26 @@ def markdown(metrics: Mapping[str, Any]) -> str:
       metrics: the contents of ``metrics.json``.
     """
     # A class name may hold what Markdown reads as markup.
-    heading, features = _scenario_line(metrics).replace("|", "\\|").replace("_", "\\_").split("\n")
+    heading, features = map(markup.markdown_escape, _scenario_line(metrics).split("\n"))
+    filled = [[label, *cells, goal] for label, cells, goal in _filled(metrics)]
+    title, reasons = _verdict(metrics)
     lines = [
         f"**{heading}**",
         "",
         features,
         "",
-        f"| | {' | '.join(_models(metrics))} | unlearned should be close to |",
+        markdown_table(_models(metrics), filled),
+        _cost_line(metrics),
+        "",
+        f"**{title}**",
     ]
-    lines.append(f"| --- |{' ---: |' * len(_models(metrics))} --- |")
-    lines += [
-        f"| {label} | {' | '.join(cells)} | {goal} |" for label, cells, goal in _filled(metrics)
-    ]
-    title, reasons = _verdict(metrics)
-    lines += ["", _cost_line(metrics), "", f"**{title}**", "", *(f"- {r}" for r in reasons)]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *(f"- {r}" for r in reasons), ""])
+
+
+def markdown_table(models: Sequence[str], filled: Iterable[Sequence[str]]) -> str:
+    """Rows of label, one cell a model and goal as a table in Markdown."""
+    head = ["", *models, "unlearned should be close to"]
+    return markup.markdown(head, [False, *[True] * len(models), False], filled)
 
 
 def text(metrics: Mapping[str, Any]) -> str:
