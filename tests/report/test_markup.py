@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -69,6 +71,16 @@ def test_latex_environments_and_braces_are_closed():
     assert stack == []
     bare = re.sub(r"\\[{}]", "", found)
     assert bare.count("{") == bare.count("}")
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no pdflatex on this machine")
+def test_latex_compiles(tmp_path):
+    table = markup.latex("~^\\ ± – − <|>", GROUPS, ROWS, words=2)
+    start = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(f"{start}{table}\n\\end{{document}}\n", encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @given(st.lists(st.tuples(st.text(), st.floats(allow_nan=False)), max_size=5))
