@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from ec_jax.errors import InputError
-from ec_jax.report import plots, summary, table
+from ec_jax.report import markup, plots, summary, table
 from ec_jax.workdir import check_workdir, write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +23,11 @@ RESULTS = ROOT / "docs" / "results"
 COMMANDS = {  # {scenario: the config that it is}
     "digits": "configs/digits.py",
     "fashion_mnist_three": "configs/fashion_mnist.py",
+}
+# What a method's runs have set beside the scenario's config.
+SETTINGS = {
+    "ec": {},
+    "head_distill": {"method": "head_distill", "unlearn.optimizer.learning_rate": 0.2},
 }
 READING = {
     "digits": """\
@@ -55,7 +60,9 @@ def publish(scenario: str, runs: list[Path]) -> None:
     found = [json.loads((run / "metrics.json").read_text())["scenario"] for run in runs]
     for run, about in zip(runs, found, strict=True):
         config = importlib.import_module(f"configs.{Path(COMMANDS[scenario]).stem}").get_config()
-        config.seed = about["seed"]
+        config.update_from_flattened_dict(SETTINGS[about["method"]] | {"seed": about["seed"]})
+        for reference in ("original", "oracle"):  # brought along, they are the same models
+            config[reference].checkpoint = _brought(run, reference)
         try:
             check_workdir(config, run)
         except InputError as error:
@@ -64,6 +71,10 @@ def publish(scenario: str, runs: list[Path]) -> None:
     for run, about in zip(runs, found, strict=True):
         target = RESULTS / scenario / f"{about['method']}-seed{about['seed']}.json"
         shutil.copyfile(run / "metrics.json", target)
+
+
+def _brought(run: Path, reference: str) -> str:
+    return json.loads((run / "config.json").read_text())[reference]["checkpoint"]
 
 
 def load(scenario: str, method: str = "ec") -> list[dict]:
@@ -84,17 +95,44 @@ def results_page() -> str:
                 f"{about['model']}, method {about['method']}; forgotten: "
                 f"{', '.join(about['forget_names'])}; seeds {seeds}\n\n"
                 f"    python -m ec_jax.main --config={config} --workdir=DIR --config.seed=SEED\n\n"
-                f"{summary.markdown(runs)}\n{READING[scenario]}"
+                f"{summary.markdown(runs)}\n{READING[scenario]}\n{_verdicts(scenario)}"
             )
     return "\n".join(parts)
 
 
+def _verdicts(scenario: str) -> str:
+    """Every run's verdict, and how far its features moved: those of the control, too."""
+    rows = []
+    for method in SETTINGS:
+        for run in load(scenario, method):
+            found, _ = table.judged(run)
+            shares = (found.numbers.get(f"moved_share/{f}") for f in ("similarity", "separability"))
+            cells = ["–" if share is None else f"{100 * share:.0f} %" for share in shares]
+            rows.append([method, str(run["scenario"]["seed"]), found.name, *cells])
+    head = ["method", "seed", "verdict", "moved by similarity", "moved by separability"]
+    return markup.markdown(head, [False, True, False, True, True], rows)
+
+
+def _with_block(text: str, marker: str, shown: str) -> str:
+    """A page with what a marked block of it shows."""
+    block = f"<!-- {marker} -->\n```text\n{shown}\n```"
+    return re.sub(rf"<!-- {marker} -->\n```text\n.*?```", lambda _: block, text, flags=re.S)
+
+
 def readme() -> str:
     """The README with the table of the digits run of the lowest seed."""
-    shown = table.text(load("digits")[0]).strip("\n")
     text = (ROOT / "README.md").read_text()
-    block = f"<!-- digits -->\n```text\n{shown}\n```"
-    return re.sub(r"<!-- digits -->\n```text\n.*?```", lambda _: block, text, flags=re.S)
+    return _with_block(text, "digits", table.text(load("digits")[0]).strip("\n"))
+
+
+def audit_page() -> str:
+    """``docs/audit.md`` with the verdicts on the digits run of the lowest seed and its control."""
+    text = (ROOT / "docs" / "audit.md").read_text()
+    for method in SETTINGS:
+        run = load("digits", method)[0]
+        status = int(table.judged(run)[0].name != "erased")
+        text = _with_block(text, f"audit {method}", f"{table.verdict_text(run)}\n\n{status}")
+    return text
 
 
 def main(arguments: list[str]) -> None:
@@ -103,6 +141,7 @@ def main(arguments: list[str]) -> None:
         publish(arguments[0], [Path(run) for run in arguments[1:]])
     (ROOT / "docs" / "results.md").write_text(results_page())
     (ROOT / "README.md").write_text(readme())
+    (ROOT / "docs" / "audit.md").write_text(audit_page())
     picture = ROOT / "docs" / "images" / "digits_cka.png"
     write_whole(picture, lambda part: plots.cka_per_stage(load("digits")[0], part))
 

@@ -184,10 +184,15 @@ def text(metrics: Mapping[str, Any]) -> str:
         f"{label:{width}}" + "".join(f"{c:>11}" for c in cells) + f"   {goal}"
         for label, cells, goal in filled
     ]
+    end = [_cost_line(metrics), "", verdict_text(metrics)]
+    return "\n".join(["", _scenario_line(metrics), "", head, *body, "", *end, ""])
+
+
+def verdict_text(metrics: Mapping[str, Any]) -> str:
+    """The verdict and its reasons for a terminal."""
     title, reasons = _verdict(metrics)
     wrapped = [textwrap.fill(r, 100, initial_indent="- ", subsequent_indent="  ") for r in reasons]
-    end = [_cost_line(metrics), "", title, *wrapped]
-    return "\n".join(["", _scenario_line(metrics), "", head, *body, "", *end, ""])
+    return "\n".join([title, *wrapped])
 
 
 def write(metrics: Mapping[str, Any], path: Path) -> None:
