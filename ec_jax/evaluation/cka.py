@@ -66,8 +66,8 @@ def cka_matrix(
 
     Each representation is centred, and its kernel or norm computed, once. The biased form takes
     feature space, n·(Σd_x·Σd_y + Σd²) products, or sample space, n²·Σd, for all pairs: whichever
-    takes fewer. Sample space and the unbiased form hold [n, n] a representation: stream with
-    ``update`` where that is too much.
+    takes fewer, symmetry left out of the count. Sample space and the unbiased form hold some
+    n² numbers a representation: stream with ``update`` where that is too much.
 
     Args:
       xs: num_x arrays [n, ...] of the same n inputs, float32 or narrower: pooled features or

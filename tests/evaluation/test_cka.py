@@ -99,6 +99,22 @@ def test_the_cheaper_side_is_computed():
     assert float(_biased(x, y)) == pytest.approx(float(_biased(*wide)), abs=1e-6)
 
 
+@pytest.mark.parametrize("n", [128, 129, 530])  # one strip, a narrow last one, four
+@pytest.mark.parametrize("wide", [False, True])
+def test_strips_are_the_whole_product(n, wide):
+    x, y = _pair(n, 600, (n,), (n + 1,), offset=1.0)
+    if wide:
+        x, y = x.T, y[:, :n].T
+
+    def kernel(a):
+        a = np.asarray(a, np.float64)
+        return a @ a.T
+
+    want = _reference(x, y, _hsic0, kernel)
+    assert float(_biased(x, y)) == pytest.approx(want, rel=1e-5)
+    assert float(_biased(x, x)) == pytest.approx(1, abs=1e-6)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e3, 1e30])
 @pytest.mark.parametrize("unbiased", [False, True])
 def test_constant_features_have_similarity_zero(value, unbiased):

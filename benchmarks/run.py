@@ -1,0 +1,103 @@
+"""The evaluation's benchmarks: ``python -m benchmarks.run [NAME...]``, all without a name.
+
+Prints the table, writes ``benchmarks/results/evaluation.json`` and, made of it, the table in
+``benchmarks/README.md``. ``--smoke`` takes tiny sizes, checks the values and writes nothing.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cka, extraction, knn, memory, timing
+
+FOLDER = Path(__file__).resolve().parent
+RESULTS = FOLDER / "results" / "evaluation.json"
+README = FOLDER / "README.md"
+BENCHMARKS = {
+    "linear_cka_jax": cka.linear_jax,
+    "linear_cka_torch": cka.linear_torch,
+    "minibatch_cka_torch": cka.minibatch_torch,
+    "minibatch_cka_torch_careful": cka.minibatch_torch_careful,
+    "knn": knn.scikit_learn,
+    "extraction": extraction.passes,
+    "memory": memory.streaming,
+}
+HEAD = "| Name | What | Against | Measured | Wanted |\n| --- | --- | --- | --- | --- |\n"
+
+
+def measured(entry: dict[str, Any]) -> tuple[str, str]:
+    """The last two cells of a benchmark's row."""
+    if "ratio" in entry:
+        r = entry["ratio"]
+        pairs, load = len(entry["ours_seconds"]), entry["load"]
+        spread = f"{r['lowest']:.2f} to {r['highest']:.2f}, {pairs} pairs, load {load:.1f}"
+        wanted = "–" if entry["target"] is None else f"≥ {entry['target']:.1f}×"
+        return f"{r['median']:.2f}× ({spread}); fastest {r['fastest']:.2f}×", wanted
+    if "total" in entry:
+        t, passes = entry["total"], len(entry["passes"])
+        return f"{passes} passes, {t['images']} images, {t['padding']} rows of padding", "once"
+    growth = ", ".join(f"{mib:.0f} MiB at {n}" for n, mib in entry["growth_mib"].items())
+    held = f"{entry['features_held_mib']:.0f} MiB where features are held"
+    return f"{growth} ({entry['growth_ratio']:.2f}×); {held}", "constant"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The Markdown table of what the JSON holds, and the machine below it."""
+    rows = [
+        "| " + " | ".join([f"`{name}`", entry["what"], entry["against"], *measured(entry)]) + " |\n"
+        for name, entry in results["benchmarks"].items()
+    ]
+    m = dict(results["machine"])
+    where = f"{m.pop('cores')} cores, {m.pop('processor')}, {m.pop('system')}"
+    versions = ", ".join(f"{name} {value}" for name, value in m.items())
+    return f"{HEAD}{''.join(rows)}\nMachine: {where}; {versions}.\n"
+
+
+def readme(results: dict[str, Any]) -> str:
+    """The README with that table between its markers."""
+    block = f"<!-- results -->\n{table(results)}<!-- end -->"
+    pattern = r"<!-- results -->\n.*<!-- end -->"
+    return re.sub(pattern, lambda _: block, README.read_text(), flags=re.S)
+
+
+def measure(names: list[str], smoke: bool) -> dict[str, Any]:
+    """{"machine", "benchmarks": {name: entry}} of the named benchmarks."""
+    entries = {}
+    for name in names:
+        print(f"{name} …", flush=True)
+        entries[name] = BENCHMARKS[name](smoke=smoke)
+    return {"machine": timing.machine(), "benchmarks": entries}
+
+
+def merged(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    """The new numbers among the old ones; alone where those are another machine's."""
+    entries = {**old["benchmarks"]} if old["machine"] == new["machine"] else {}
+    entries |= new["benchmarks"]
+    return {**new, "benchmarks": {name: entries[name] for name in BENCHMARKS if name in entries}}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes; values only")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(BENCHMARKS):
+        parser.error(
+            f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
+        )
+    results = measure(arguments.names or list(BENCHMARKS), arguments.smoke)
+    print(table(results))
+    if arguments.smoke:
+        return
+    if RESULTS.exists():
+        results = merged(results, json.loads(RESULTS.read_text()))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    README.write_text(readme(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The benchmarks' values and files. Nothing here looks at a time."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from command import ROOT
+
+from benchmarks import cka, run, timing
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return run.measure(list(run.BENCHMARKS), smoke=True)
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return json.loads(run.RESULTS.read_text())
+
+
+def _shape(value):
+    """Keys and types, numbers alike; what is counted or measured may have other keys."""
+    if isinstance(value, dict):
+        return {key: _shape(v) for key, v in value.items() if key not in ("passes", "growth_mib")}
+    return float if isinstance(value, int) else type(value)
+
+
+def test_every_benchmark_runs_and_its_values_agree(smoke):
+    # That they agree is checked before anything is timed.
+    assert list(smoke["benchmarks"]) == list(run.BENCHMARKS)
+    for entry in smoke["benchmarks"].values():
+        assert entry["what"]
+        assert entry["against"]
+        if "ratio" in entry:
+            assert 0 <= entry["difference"] <= 1e-3
+            pairs = zip(entry["other_seconds"], entry["ours_seconds"], strict=True)
+            ratios = [b / a for b, a in pairs]
+            assert entry["ratio"]["median"] == pytest.approx(np.median(ratios), rel=0.02)
+            assert entry["ratio"]["lowest"] == pytest.approx(min(ratios), rel=0.02)
+            assert entry["ratio"]["highest"] == pytest.approx(max(ratios), rel=0.02)
+
+
+def test_each_image_goes_once_through_each_model(smoke):
+    entry = smoke["benchmarks"]["extraction"]
+    assert len(entry["passes"]) == 3 * 4
+    assert entry["total"]["images"] == 3 * 1797
+    for counts in entry["passes"].values():
+        assert counts["images"] + counts["padding"] == 500 * counts["calls"]
+        assert counts["padding"] < 500
+
+
+def test_the_json_that_is_committed_is_what_the_command_gives(smoke, committed):
+    def shape(results):
+        lists = [e for e in results["benchmarks"].values() if "ratio" in e]
+        assert all(isinstance(t, float) for e in lists for t in e["ours_seconds"])
+        return _shape(results)
+
+    assert json.loads(json.dumps(smoke)) == smoke
+    assert shape(committed) == shape(smoke)
+    for entry in committed["benchmarks"].values():
+        assert len(entry.get("ours_seconds", range(7))) >= 7
+    assert list(committed["benchmarks"]["memory"]["growth_mib"]) == ["5000", "15000", "50000"]
+
+
+def test_the_readme_shows_the_json(committed):
+    assert run.README.read_text() == run.readme(committed)
+    changed = json.loads(json.dumps(committed))
+    changed["benchmarks"]["knn"]["ratio"]["median"] = 1234.5
+    assert "1234.50×" in run.readme(changed)
+
+
+def test_numbers_of_another_machine_do_not_stay(committed):
+    new = {"machine": committed["machine"], "benchmarks": {"knn": {"what": "new"}}}
+    together = run.merged(new, committed)
+    assert list(together["benchmarks"]) == list(run.BENCHMARKS)
+    assert together["benchmarks"]["knn"] == {"what": "new"}
+    new["machine"] = {**new["machine"], "cores": 0}
+    assert run.merged(new, committed) == new
+
+
+def test_other_values_are_not_timed():
+    def compare(a, b):
+        times = {"pairs": 1, "difference": timing.largest_difference, "allowed": 1e-4}
+        return timing.compare(lambda: a, lambda: b, **times)
+
+    assert compare(1.0, 1.00005)["difference"] == pytest.approx(5e-5)
+    for a, b in ((1.0, 1.001), (np.nan, 1.0), (np.array([1.0, 2.0]), np.array([1.0, 2.1]))):
+        with pytest.raises(ValueError, match="differ by"):
+            compare(a, b)
+
+
+def test_textbook_and_loops_agree_with_a_second_definition():
+    x, y = np.random.default_rng(0).normal(size=(2, 20, 3))
+    x, y = x - x.mean(0), y - y.mean(0)
+    norms = [np.linalg.norm(a.T @ b) for a, b in ((x, y), (x, x), (y, y))]
+    want = norms[0] ** 2 / (norms[1] * norms[2])
+    assert cka.textbook(x, y, np.eye(20)) == pytest.approx(want)
+
+
+def test_memory_that_is_held_would_show(smoke):
+    entry = smoke["benchmarks"]["memory"]
+    # 10,000 rows of 960 float32 for each of two models are 73 MiB.
+    assert entry["features_held_mib"] - entry["growth_mib"]["10000"] > 40
+
+
+def test_unknown_names_are_refused():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", "speed"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "no benchmark speed" in done.stderr
