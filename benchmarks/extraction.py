@@ -1,9 +1,11 @@
 """Passes of a model over a split in a whole experiment: counted, not timed."""
 
 import contextlib
+import functools
 import io
 import math
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,7 +14,7 @@ import numpy as np
 
 from configs import digits
 from ec_jax import pipeline
-from ec_jax.evaluation import features
+from ec_jax.evaluation import features, measure
 
 CHANGES = {
     "original.epochs": 3.0,
@@ -24,30 +26,43 @@ SMOKE = {**CHANGES, "model.width": 4, "evaluation.metrics": "accuracy,cka,knn"}
 
 
 class Passes:
-    """``extract`` that looks at every batch the model is given."""
+    """``extract`` that looks at every batch the models are given."""
 
     def __init__(self):
         self.counts: dict[str, dict[str, int]] = {}
 
     def extract(
-        self, forward: Any, images: np.ndarray, labels: np.ndarray, size: int, name: str
-    ) -> features.Features:
+        self,
+        forwards: Mapping[str, features.Forward],
+        images: np.ndarray,
+        labels: np.ndarray,
+        size: int,
+        name: str,
+        watch: features.Watch | None,
+    ) -> dict[str, features.Features]:
         """Extracts, and checks that every image was seen once, in order, then padding only."""
-        seen = []
+        seen = {model: [] for model in forwards}
 
-        def watched(batch: np.ndarray) -> Any:
-            seen.append(batch)
-            return forward(batch)
+        def watched(model: str, batch: np.ndarray) -> Any:
+            seen[model].append(batch)
+            return forwards[model](batch)
 
-        out = features.extract(watched, images, labels, size, name)
-        rows, count = np.concatenate(seen), len(images)
+        bound = {model: functools.partial(watched, model) for model in forwards}
+        out = features.extract(bound, images, labels, size, name, watch)
+        split = name.removeprefix("evaluate: ")
+        for model, batches in seen.items():
+            self._count(f"{model} on {split}", batches, images, size)
+        return out
+
+    def _count(
+        self, name: str, batches: Sequence[np.ndarray], images: np.ndarray, size: int
+    ) -> None:
+        rows, count = np.concatenate(batches), len(images)
         padding = rows[count:]
         right = np.array_equal(rows[:count], images) and (padding == images[-1]).all()
-        if not right or len(seen) != math.ceil(count / size) or name in self.counts:
-            raise ValueError(f"{name}: {len(seen)} calls, {len(rows)} rows for {count} images")
-        key = name.removeprefix("evaluate: ")
-        self.counts[key] = {"images": count, "calls": len(seen), "padding": len(padding)}
-        return out
+        if not right or len(batches) != math.ceil(count / size) or name in self.counts:
+            raise ValueError(f"{name}: {len(batches)} calls, {len(rows)} rows for {count} images")
+        self.counts[name] = {"images": count, "calls": len(batches), "padding": len(padding)}
 
 
 def passes(smoke: bool) -> dict[str, Any]:
@@ -57,7 +72,7 @@ def passes(smoke: bool) -> dict[str, Any]:
     counted = Passes()
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(pipeline, "extract", counted.extract),
+        mock.patch.object(measure, "extract", counted.extract),
         contextlib.redirect_stdout(io.StringIO()),  # the report of a model hardly trained
     ):
         pipeline.Experiment(config, Path(folder) / "run").run()
