@@ -284,8 +284,8 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
     finite = [p for p in points if np.isfinite(training[p]).all()]
     if not finite:
         return result
-    scalings = {p: _scaling(training[p]) for p in finite}
-    scaled = [_scaled(training[p], scalings[p]) for p in finite]
+    scalings = {p: scaling(training[p]) for p in finite}
+    scaled = [standardised(training[p], scalings[p]) for p in finite]
     heads = _train(scaled, labels, parts[0].logits.shape[-1])
     for point, (weights, bias, converged) in zip(finite, heads, strict=True):
         result[f"probe_converged/{point}"] = float(converged)
@@ -293,7 +293,7 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
             queries = pooled(features[split].points[point])
             if np.isfinite(queries).all():
                 # float64: a test example may lie any number of deviations away.
-                scores = _scaled(queries, scalings[point]) @ weights + bias
+                scores = standardised(queries, scalings[point]) @ weights + bias
                 hits = scores.argmax(axis=1) == features[split].labels
                 result[f"probe/{split}/{point}"] = 100.0 * float(np.mean(hits))
     return result
@@ -333,13 +333,22 @@ def pooled(values: np.ndarray) -> np.ndarray:
     return values.mean(axis=tuple(range(1, values.ndim - 1)), dtype=np.float64)
 
 
-def _scaling(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and inverse deviation of each column; 0 for one constant up to float32's rounding."""
+def scaling(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What ``standardised`` needs of the training examples.
+
+    Args:
+      values: float64 [n, d], n ≥ 1.
+
+    Returns:
+      Mean and inverse deviation of each column, float64 [d]; the latter is 0 for a column that
+      is constant up to float32's rounding.
+    """
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     varies = deviation > 1e-6 * np.abs(values).max(axis=0)
     return mean, np.where(varies, 1.0 / np.where(varies, deviation, 1.0), 0.0)
 
 
-def _scaled(values: np.ndarray, scaling: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    mean, scale = scaling
+def standardised(values: np.ndarray, moments: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """float64 [n, d] less the mean, times the inverse deviation, of ``scaling``."""
+    mean, scale = moments
     return (values - mean) * scale

@@ -6,7 +6,18 @@ from types import ModuleType
 from typing import Any
 
 from ec_jax.errors import TrainingError
-from ec_jax.evaluation import accuracy, cka, gap, knn, mia, misalignment, probe, rus, variance
+from ec_jax.evaluation import (
+    accuracy,
+    cka,
+    gap,
+    knn,
+    mia,
+    misalignment,
+    probe,
+    recovery,
+    rus,
+    variance,
+)
 from ec_jax.evaluation.features import Context, Features, Subject
 
 # A metric is made of features by `run(features, context)`, or of the numbers before it and of
@@ -19,6 +30,7 @@ METRICS = {
     "probe": probe,
     "misalignment": misalignment,
     "mia": mia,
+    "recovery": recovery,
     "rus": rus,
     "gap": gap,
 }

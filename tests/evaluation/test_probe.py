@@ -126,7 +126,7 @@ def test_converges_on_badly_conditioned_features(rank, decay, outlier, seed):
     basis = generator.normal(size=(rank, 8)) * np.logspace(0, -decay, rank)[:, None]
     values = generator.normal(size=(50, rank)) @ basis
     values[0] += outlier
-    scaled = probe._scaled(values, probe._scaling(values))
+    scaled = probe.standardised(values, probe.scaling(values))
     probes = fit_probes(scaled[None], labels, 4, np.float32([L2_GRID]))
     assert np.isfinite(probes.weights).all()
     assert probes.converged.all()

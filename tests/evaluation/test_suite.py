@@ -15,7 +15,9 @@ DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "metrics.md").read_te
 
 
 def config(metrics="all"):
-    evaluation = types.SimpleNamespace(metrics=metrics, neighbors=3, cka_batch_size=16)
+    evaluation = types.SimpleNamespace(
+        metrics=metrics, neighbors=3, cka_batch_size=16, recovery_fraction=0.1
+    )
     return types.SimpleNamespace(evaluation=evaluation)
 
 
