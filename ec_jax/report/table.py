@@ -36,6 +36,10 @@ def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
     yield f"k-NN accuracy, retain, test, {last} (%)", f"knn/retain_test/{last}", 1, ORACLE
     label = f"linear probe accuracy, forget, test, {last} (%)"
     yield label, f"probe/forget_test/{last}", 1, ORACLE
+    label = "accuracy of a new head from few images, forget, test (%)"
+    yield label, "recovery/head/forget_test", 1, ORACLE
+    yield "accuracy while relearning, mean, forget, test (%)", "recovery/area", 1, ORACLE
+    yield "information difference index (IDI)", "idi/value", 2, "0"
     label = f"feature variance, forget, test, {last}"
     yield label, f"variance/forget_test/{last}", 4, "not near 0"
     yield "gap to the oracle, logits (points)", "gap/logit", 1, "0"

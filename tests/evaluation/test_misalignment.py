@@ -26,7 +26,11 @@ def test_agrees_with_a_loop_and_scikit_learn(shape, offset, seed):
     means = {c: bank[labels == c].mean(axis=0) for c in np.unique(labels)}
     loop = [min(means, key=lambda c: np.linalg.norm(x - means[c])) for x in queries]
     np.testing.assert_array_equal(got, loop)
-    np.testing.assert_array_equal(got, NearestCentroid().fit(bank, labels).predict(queries))
+    # Its distances are differences of squares: with an offset, near ties are decided by rounding.
+    distances = np.sort([np.linalg.norm(queries - m, axis=1) for m in means.values()], axis=0)
+    clear = distances[1] - distances[0] > (1e-2 if offset else 1e-9)
+    peer = NearestCentroid().fit(bank, labels).predict(queries)
+    np.testing.assert_array_equal(got[clear], peer[clear])
 
 
 def test_ties_go_to_the_smallest_class():
