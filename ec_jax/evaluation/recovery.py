@@ -266,9 +266,9 @@ def _accuracy(
         labels, images = labels[rows], images[rows]
 
     def forward(batch):
-        return {}, _logits(subject.network, variables, subject.normalized(batch))
+        return {}, _logits(subject.network, variables, subject.normalized(batch)), {}
 
-    logits = extract(forward, images, labels, _BATCH).logits
+    logits = extract({"it": forward}, images, labels, _BATCH)["it"].logits
     return _percent(np.isfinite(logits).all(axis=1) & (logits.argmax(axis=1) == labels))
 
 

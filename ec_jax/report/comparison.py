@@ -232,7 +232,7 @@ _SCORES = (
 )
 _LEFT = (
     Column("recovery/head/forget_test", "recovery", "new head (%)", 1),
-    Column("recovery/area", "recovery", "area", 3),
+    Column("recovery/area", "recovery", "relearning (%)", 1),
     Column("idi/value", "IDI", "", 3),
 )
 _COST = tuple(Column(f"cost/{unit}", "cost (%)", unit, 1) for unit in _UNITS)

@@ -51,6 +51,9 @@ def test_every_model_has_every_number(metrics):
         keys.add(f"misalignment/nearest_mean_{split}")
     keys |= {f"probe_converged/{p}" for p in metrics["scenario"]["points"]}
     keys |= {"misalignment/head_to_mean", "misalignment/head_to_probe", "mia/forget_train"}
+    steps = ("steps/0", "steps/1", "steps/2", "steps/5", "steps/10", "steps/20", "area")
+    heads = ("head/forget_test", "head/retain_test", "retain_after", "head_excess", "area_excess")
+    keys |= {f"recovery/{name}" for name in (*steps, *heads)}
     keys |= {"rus/to_original", "rus/to_oracle", "gap/logit", "gap/representation"}
     for name, values in metrics["models"].items():
         assert set(values) == keys, name
