@@ -102,7 +102,7 @@ def get_config() -> ConfigDict:
 
     c.evaluation = ConfigDict()
     c.evaluation.metrics = "all"  # all, or a comma list of the metrics in docs/metrics.md
-    c.evaluation.features = "gap"  # gap (spatial mean of every stage) | map (flattened activations)
+    c.evaluation.features = "gap"  # gap (spatial means) | map (CKA of whole activations, too)
     c.evaluation.cka_batch_size = 512  # images a minibatch of unbiased CKA, >= 4
     c.evaluation.neighbors = 5  # k of k-NN, >= 1
     c.evaluation.recovery_fraction = 0.02  # share of the training images a new head sees, in (0, 1]

@@ -1,12 +1,13 @@
 """Misalignment: what the features still know of the forgotten classes and the head does not say."""
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ec_jax.evaluation import accuracy, probe
+from ec_jax.evaluation import probe
 from ec_jax.evaluation.features import Context, Features
+
+_MEAN = "misalignment/nearest_mean"
 
 
 def nearest_mean_predict(
@@ -47,26 +48,19 @@ def nearest_mean_predict(
 
 
 def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
-    """Nearest class mean on the last point, and its distance, and the probe's, to the head.
+    """``misalignment/nearest_mean_SPLIT``: accuracy of the nearest class mean on the last point.
 
-    ``misalignment/nearest_mean_SPLIT``: accuracy in percent of the nearest class mean, by
-    Euclidean distance; the means are those of both training splits with their true labels.
-    ``misalignment/head_to_mean`` = nearest-mean accuracy − head accuracy on ``forget_test``,
-    ``misalignment/head_to_probe`` = linear probe accuracy − head accuracy, in points. Near zero,
-    the head says what the features hold; near +100, forgetting took place in the head alone.
+    By Euclidean distance; the means are those of both training splits with their true labels.
 
     Args:
       features: {split: Features} of the measured model; maps are averaged over space first.
-      context: passed on to the accuracy and the probe.
+      context: not used.
 
     Returns:
-      {key: percent in [0, 100], or points in [−100, 100]}; NaN where the last point's features,
-      or for the differences the logits, are not finite. Splits without examples are left out,
-      and without ``forget_test`` both differences; nothing without training examples.
-
-    Source:
-      arXiv 2604.08271.
+      {key: percent in [0, 100]}; NaN where the last point's features are not finite. Splits
+      without examples are left out; nothing without training examples.
     """
+    del context
     parts = [features[s] for s in probe.TRAINING if s in features and len(features[s].labels)]
     splits = [s for s in probe.TESTS if s in features and len(features[s].labels)]
     if not splits or not parts:
@@ -74,25 +68,48 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
     last = list(features[splits[0]].points)[-1]
     bank = np.concatenate([probe.pooled(part.points[last]) for part in parts])
     labels = np.concatenate([part.labels for part in parts])
-    result = {
-        f"misalignment/nearest_mean_{split}": _percent(features[split], last, bank, labels)
-        for split in splits
+    return {f"{_MEAN}_{split}": _percent(features[split], last, bank, labels) for split in splits}
+
+
+def derive(
+    values: Mapping[str, float],
+    references: Mapping[str, Mapping[str, float]],
+    points: Sequence[str],
+) -> dict[str, float]:
+    """What a reading of the last features knows of ``forget_test`` and the head does not say.
+
+        misalignment/head_to_mean  = nearest-mean accuracy − head accuracy
+        misalignment/head_to_probe = linear probe accuracy − head accuracy
+
+    Near zero, the head says what the features hold; near +100, forgetting took place in the
+    head alone. The oracle's are high, too: its head never learned the classes.
+
+    Args:
+      values: the flat keys of the measured model, of ``accuracy`` and ``probe`` among them.
+      references: not used.
+      points: the supervision points, first to last, at least one.
+
+    Returns:
+      {key: points in [−100, 100]}; NaN where an input is NaN; a key whose inputs are missing is
+      left out.
+
+    Source:
+      arXiv 2604.08271.
+
+    >>> values = {"accuracy/forget_test": 0.0, "probe/forget_test/stage1": 90.0}
+    >>> derive(values, {}, ["stage1"])
+    {'misalignment/head_to_probe': 90.0}
+    """
+    del references
+    said = values.get("accuracy/forget_test")
+    known = {
+        "mean": values.get(f"{_MEAN}_forget_test"),
+        "probe": values.get(f"probe/forget_test/{points[-1]}"),
     }
-    if "forget_test" in splits:
-        head = accuracy.run({"forget_test": features["forget_test"]}, context)
-        probed = probe.run(_only(features, last), context)
-        said = head["accuracy/forget_test"]
-        mean = result["misalignment/nearest_mean_forget_test"]
-        result["misalignment/head_to_mean"] = mean - said
-        result["misalignment/head_to_probe"] = probed[f"probe/forget_test/{last}"] - said
-    return result
-
-
-def _only(features: Mapping[str, Features], point: str) -> dict[str, Features]:
     return {
-        split: dataclasses.replace(part, points={point: part.points[point]})
-        for split, part in features.items()
-        if split != "retain_test"
+        f"misalignment/head_to_{name}": value - said
+        for name, value in known.items()
+        if None not in (value, said)
     }
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
-from ec_jax.evaluation import misalignment, probe
+from ec_jax.evaluation import accuracy, misalignment, probe
 from ec_jax.evaluation.misalignment import nearest_mean_predict
 
 
@@ -71,8 +71,15 @@ def _splits(gone):
     }
 
 
+def measured(splits):
+    """The numbers that a suite of accuracy, probe and misalignment gives."""
+    values = {k: v for m in (accuracy, probe, misalignment) for k, v in m.run(splits, None).items()}
+    values |= misalignment.derive(values, {}, ("stage1", list(splits["forget_test"].points)[-1]))
+    return {k: v for k, v in values.items() if k.startswith("misalignment/")}
+
+
 def test_a_change_of_the_head_alone_shows():
-    got = misalignment.run(_splits(gone=True), None)
+    got = measured(_splits(gone=True))
     assert got == {
         "misalignment/nearest_mean_forget_test": 100.0,
         "misalignment/nearest_mean_retain_test": 100.0,
@@ -83,7 +90,7 @@ def test_a_change_of_the_head_alone_shows():
 
 
 def test_a_head_that_says_what_the_features_hold():
-    got = misalignment.run(_splits(gone=False), None)
+    got = measured(_splits(gone=False))
     assert got["misalignment/head_to_mean"] == got["misalignment/head_to_probe"] == 0.0
 
 
@@ -92,33 +99,34 @@ def test_features_that_do_not_hold_the_class():
     for name, part in _splits(gone=False).items():
         points = dict(reversed(part.points.items()))  # the last point is now noise
         splits[name] = dataclasses.replace(part, points=points)
-    got = misalignment.run(splits, None)
+    got = measured(splits)
     assert got["misalignment/head_to_mean"] < -30.0
     assert got["misalignment/head_to_probe"] < -30.0
 
 
-def test_the_probe_is_the_one_of_the_last_point():
-    splits = _splits(gone=True)
-    for part in splits.values():
-        part.points["stage2"] += np.random.default_rng(4).normal(size=(1, 6)).astype(np.float32)
-        part.points["stage2"][:, _FORGOTTEN] *= 0.02
-    probed = probe.run(splits, None)["probe/forget_test/stage2"]
-    assert misalignment.run(splits, None)["misalignment/head_to_probe"] == probed
+def test_differences_are_left_out_where_an_input_was_not_measured():
+    values = {"misalignment/nearest_mean_forget_test": 60.0, "probe/forget_test/stage1": 1.0}
+    assert misalignment.derive(values, {}, ("stage1", "stage2")) == {}
+    values |= {"accuracy/forget_test": 10.0, "probe/forget_test/stage2": 80.0}
+    assert misalignment.derive(values, {}, ("stage1", "stage2")) == {
+        "misalignment/head_to_mean": 50.0,
+        "misalignment/head_to_probe": 70.0,
+    }
 
 
 def test_maps_are_averaged_over_space():
     splits = _splits(gone=True)
-    expected = misalignment.run(splits, None)
+    expected = measured(splits)
     for part in splits.values():
         flat = part.points["stage2"][:, None, None]
         part.points["stage2"] = np.concatenate([flat + 9, flat - 9], axis=2)
-    assert misalignment.run(splits, None) == pytest.approx(expected)
+    assert measured(splits) == pytest.approx(expected)
 
 
 def test_a_class_without_training_examples_has_no_mean():
     splits = _splits(gone=False)
     del splits["forget_train"]
-    got = misalignment.run(splits, None)
+    got = measured(splits)
     assert got["misalignment/nearest_mean_forget_test"] == 0.0
     assert got["misalignment/head_to_mean"] == got["misalignment/head_to_probe"] == -100.0
 
@@ -144,9 +152,9 @@ def test_without_training_or_test_examples():
 def test_values_that_are_not_finite():
     splits = _splits(gone=True)
     splits["forget_test"].logits[0, 0] = np.nan
-    got = misalignment.run(splits, None)
+    got = measured(splits)
     assert got["misalignment/nearest_mean_forget_test"] == 100.0
     assert np.isnan(got["misalignment/head_to_mean"])
     assert np.isnan(got["misalignment/head_to_probe"])
     splits["retain_train"].points["stage2"][0, 0] = np.nan
-    assert np.isnan(list(misalignment.run(splits, None).values())).all()
+    assert np.isnan(list(measured(splits).values())).all()
