@@ -1,14 +1,17 @@
 """The whole experiment on digits: what it leaves, and that a second start does nothing anew."""
 
 import json
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from command import ROOT
 from PIL import Image
 from small_run import small
 
+from configs import digits
 from ec_jax import checkpoint
 from ec_jax.data import augment
 from ec_jax.errors import InputError, TrainingError
@@ -107,6 +110,20 @@ def test_the_run_leaves_config_table_plot_and_scalars(workdir):
     assert "python -m ec_jax.main" not in page  # it was not started by a command
     assert not list(workdir.rglob("*.part"))
     assert not list(workdir.rglob("*tmp*"))
+
+
+def test_the_readme_shows_how_a_delivered_model_is_loaded(workdir, metrics, monkeypatch):
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S).group(1)
+    config = small()
+    monkeypatch.setattr(digits, "get_config", lambda: config)
+    scenario = Experiment(config, workdir).scenario
+    rows = scenario.splits["retain_test"]
+    images = augment.normalize(scenario.data.test_images[rows], *scenario.moments)
+    found = {"images": images}
+    exec(code.replace("runs/digits", str(workdir)), found)
+    hits = np.argmax(found["logits"], -1) == scenario.data.test_labels[rows]
+    key = "accuracy/retain_test"
+    assert metrics["models"]["unlearned"][key] == pytest.approx(100 * hits.mean())
 
 
 def test_a_second_start_changes_no_file(workdir, capsys):
