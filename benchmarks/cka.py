@@ -1,7 +1,6 @@
 """Linear CKA: one pair of wide features, and the minibatch estimate of all pairs of stages."""
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +71,7 @@ def _with_all_cores(make: Callable[..., Callable]) -> Callable[..., Callable]:
     """PyTorch on as many cores as JAX takes, without gradients."""
 
     def made(*arguments: Any) -> Callable:
-        torch.set_num_threads(os.cpu_count())
+        torch.set_num_threads(timing.cores())
         return torch.no_grad()(make(*arguments))
 
     return made

@@ -34,7 +34,7 @@ def measured(entry: dict[str, Any]) -> tuple[str, str]:
         pairs, load = len(entry["ours_seconds"]), entry["load"]
         spread = f"{r['lowest']:.2f} to {r['highest']:.2f}, {pairs} pairs, load {load:.1f}"
         wanted = "–" if entry["target"] is None else f"≥ {entry['target']:.1f}×"
-        return f"{r['median']:.2f}× ({spread}); fastest {r['fastest']:.2f}×", wanted
+        return f"{r['median']:.2f}× ({spread}); CPU {r['cpu']:.2f}×", wanted
     if "total" in entry:
         t, passes = entry["total"], len(entry["passes"])
         return f"{passes} passes, {t['images']} images, {t['padding']} rows of padding", "once"
@@ -50,7 +50,7 @@ def table(results: dict[str, Any]) -> str:
         for name, entry in results["benchmarks"].items()
     ]
     m = dict(results["machine"])
-    where = f"{m.pop('cores')} cores, {m.pop('processor')}, {m.pop('system')}"
+    where = f"{m.pop('cores')} core(s), {m.pop('processor')}, {m.pop('system')}"
     versions = ", ".join(f"{name} {value}" for name, value in m.items())
     return f"{HEAD}{''.join(rows)}\nMachine: {where}; {versions}.\n"
 
@@ -71,11 +71,18 @@ def measure(names: list[str], smoke: bool) -> dict[str, Any]:
     return {"machine": timing.machine(), "benchmarks": entries}
 
 
-def merged(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """The new numbers among the old ones; alone where those are another machine's."""
-    entries = {**old["benchmarks"]} if old["machine"] == new["machine"] else {}
-    entries |= new["benchmarks"]
+def merged(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any] | None:
+    """The new numbers among the old ones; None where a part would stay another machine's."""
+    if old["machine"] != new["machine"] and old["benchmarks"].keys() - new["benchmarks"]:
+        return None
+    entries = {**old["benchmarks"], **new["benchmarks"]}
     return {**new, "benchmarks": {name: entries[name] for name in BENCHMARKS if name in entries}}
+
+
+def written(results: dict[str, Any]) -> str:
+    """The JSON with every list of times on one line."""
+    text = json.dumps(results, indent=1) + "\n"
+    return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
 
 
 def main() -> None:
@@ -94,8 +101,11 @@ def main() -> None:
         return
     if RESULTS.exists():
         results = merged(results, json.loads(RESULTS.read_text()))
+    if results is None:
+        print("Not written: the others' numbers are of another machine or versions; run all.")
+        return
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(written(results))
     README.write_text(readme(results))
 
 

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -35,9 +34,9 @@ def compare(
       allowed: the largest difference that counts as the same.
 
     Returns:
-      ``difference``, every time in seconds, the ``ratio`` other / ours of the pairs (median,
-      lowest, highest), the ratio of the two fastest times, and the machine's ``load`` before:
-      processes that want a core, the mean of a minute.
+      ``difference``, the machine's ``load`` before (processes that want a core, the mean of a
+      minute), every time in seconds, also of all cores together (``_cpu``), and of other / ours
+      the ``ratio``: median, lowest and highest of the pairs, and that of the smallest ``cpu``.
 
     Raises:
       ValueError: the values differ by more.
@@ -46,27 +45,31 @@ def compare(
     if not found <= allowed:
         raise ValueError(f"the two sides differ by {found}, more than {allowed}")
     load = os.getloadavg()[0]
-    times = [(_seconds(ours), _seconds(other)) for _ in range(pairs)]
-    ratios = [b / a for a, b in times]
-    a, b = zip(*times, strict=True)
+    times = np.array([(_seconds(ours), _seconds(other)) for _ in range(pairs)])
+    ratios = times[:, 1, 0] / times[:, 0, 0]
+    cpu = times[:, :, 1].min(axis=0)
+    ratio = {
+        "median": np.median(ratios),
+        "lowest": ratios.min(),
+        "highest": ratios.max(),
+        "cpu": cpu[1] / cpu[0],
+    }
     return {
         "difference": found,
         "load": round(load, 2),
-        "ours_seconds": [round(t, 6) for t in a],
-        "other_seconds": [round(t, 6) for t in b],
-        "ratio": {
-            "median": round(statistics.median(ratios), 3),
-            "lowest": round(min(ratios), 3),
-            "highest": round(max(ratios), 3),
-            "fastest": round(min(b) / min(a), 3),
-        },
+        "ours_seconds": times[:, 0, 0].round(6).tolist(),
+        "other_seconds": times[:, 1, 0].round(6).tolist(),
+        "ours_seconds_cpu": times[:, 0, 1].round(6).tolist(),
+        "other_seconds_cpu": times[:, 1, 1].round(6).tolist(),
+        "ratio": {name: round(float(value), 3) for name, value in ratio.items()},
     }
 
 
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(run: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds that passed, and seconds of all cores that this process took."""
+    start, cpu = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
 def largest_difference(a: Any, b: Any) -> float:
@@ -74,10 +77,15 @@ def largest_difference(a: Any, b: Any) -> float:
     return float(np.max(np.abs(np.asarray(a) - np.asarray(b))))
 
 
+def cores() -> int:
+    """Cores that this process may use, and JAX therefore does."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def machine() -> dict[str, Any]:
     """Cores, processor, system and versions: what a time depends on."""
     return {
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "processor": _processor(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

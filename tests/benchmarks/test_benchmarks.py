@@ -41,6 +41,7 @@ def test_every_benchmark_runs_and_its_values_agree(smoke):
             assert entry["ratio"]["median"] == pytest.approx(np.median(ratios), rel=0.02)
             assert entry["ratio"]["lowest"] == pytest.approx(min(ratios), rel=0.02)
             assert entry["ratio"]["highest"] == pytest.approx(max(ratios), rel=0.02)
+            assert entry["ratio"]["cpu"] > 0
 
 
 def test_each_image_goes_once_through_each_model(smoke):
@@ -58,7 +59,7 @@ def test_the_json_that_is_committed_is_what_the_command_gives(smoke, committed):
         assert all(isinstance(t, float) for e in lists for t in e["ours_seconds"])
         return _shape(results)
 
-    assert json.loads(json.dumps(smoke)) == smoke
+    assert json.loads(run.written(smoke)) == smoke
     assert shape(committed) == shape(smoke)
     for entry in committed["benchmarks"].values():
         assert len(entry.get("ours_seconds", range(7))) >= 7
@@ -72,13 +73,15 @@ def test_the_readme_shows_the_json(committed):
     assert "1234.50×" in run.readme(changed)
 
 
-def test_numbers_of_another_machine_do_not_stay(committed):
+def test_numbers_of_two_machines_do_not_mix(committed):
     new = {"machine": committed["machine"], "benchmarks": {"knn": {"what": "new"}}}
     together = run.merged(new, committed)
     assert list(together["benchmarks"]) == list(run.BENCHMARKS)
     assert together["benchmarks"]["knn"] == {"what": "new"}
-    new["machine"] = {**new["machine"], "cores": 0}
-    assert run.merged(new, committed) == new
+    elsewhere = {**new, "machine": {**new["machine"], "cores": 0}}
+    assert run.merged(elsewhere, committed) is None
+    whole = {**elsewhere, "benchmarks": {name: {} for name in run.BENCHMARKS}}
+    assert run.merged(whole, committed) == whole
 
 
 def test_other_values_are_not_timed():

@@ -99,9 +99,9 @@ def test_the_cheaper_side_is_computed():
     assert float(_biased(x, y)) == pytest.approx(float(_biased(*wide)), abs=1e-6)
 
 
-@pytest.mark.parametrize("n", [128, 129, 530])  # one strip, a narrow last one, four
+@pytest.mark.parametrize("n", [255, 257, 530])  # whole, halved, halved twice
 @pytest.mark.parametrize("wide", [False, True])
-def test_strips_are_the_whole_product(n, wide):
+def test_halves_are_the_whole_product(n, wide):
     x, y = _pair(n, 600, (n,), (n + 1,), offset=1.0)
     if wide:
         x, y = x.T, y[:, :n].T
