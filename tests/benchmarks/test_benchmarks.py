@@ -28,6 +28,7 @@ def _shape(value):
     return float if isinstance(value, int) else type(value)
 
 
+@pytest.mark.slow
 def test_every_benchmark_runs_and_its_values_agree(smoke):
     # That they agree is checked before anything is timed.
     assert list(smoke["benchmarks"]) == list(run.BENCHMARKS)
@@ -44,6 +45,7 @@ def test_every_benchmark_runs_and_its_values_agree(smoke):
             assert entry["ratio"]["cpu"] > 0
 
 
+@pytest.mark.slow
 def test_each_image_goes_once_through_each_model(smoke):
     entry = smoke["benchmarks"]["extraction"]
     assert len(entry["passes"]) == 3 * 4
@@ -53,6 +55,7 @@ def test_each_image_goes_once_through_each_model(smoke):
         assert counts["padding"] < 500
 
 
+@pytest.mark.slow
 def test_the_json_that_is_committed_is_what_the_command_gives(smoke, committed):
     def shape(results):
         lists = [e for e in results["benchmarks"].values() if "ratio" in e]
@@ -103,6 +106,7 @@ def test_textbook_and_loops_agree_with_a_second_definition():
     assert cka.textbook(x, y, np.eye(20)) == pytest.approx(want)
 
 
+@pytest.mark.slow
 def test_memory_that_is_held_would_show(smoke):
     entry = smoke["benchmarks"]["memory"]
     # 10,000 rows of 960 float32 for each of two models are 73 MiB.

@@ -22,11 +22,12 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "make", "forget"),
     [
         ("cifar10", archives.make_cifar10, ["cat"]),
-        pytest.param("cifar100", archives.make_cifar100, 10, marks=pytest.mark.slow),
+        ("cifar100", archives.make_cifar100, 10),
     ],
 )
 def test_the_users_own_command_takes_archives_and_runs_every_stage(name, make, forget, tmp_path):

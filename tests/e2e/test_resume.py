@@ -56,7 +56,13 @@ sys.addaudithook(hook)
 
 def start(workdir, before=""):
     return subprocess.Popen(
-        [sys.executable, "-c", WITH.format(before, "ec_jax.main"), *ARGUMENTS, f"--workdir={workdir}"],
+        [
+            sys.executable,
+            "-c",
+            WITH.format(before, "ec_jax.main"),
+            *ARGUMENTS,
+            f"--workdir={workdir}",
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
