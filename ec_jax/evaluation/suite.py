@@ -10,6 +10,7 @@ from ec_jax.evaluation import (
     accuracy,
     cka,
     gap,
+    idi,
     knn,
     mia,
     misalignment,
@@ -31,6 +32,7 @@ METRICS = {
     "misalignment": misalignment,
     "mia": mia,
     "recovery": recovery,
+    "idi": idi,
     "rus": rus,
     "gap": gap,
 }
