@@ -10,6 +10,8 @@ SMALL = {
     "modules__epochs": 1.0,
     "unlearn__steps": 12,
     "checkpoint__every": 5,
+    "evaluation__idi_steps": 5,
+    "evaluation__idi_seeds": 2,
     "parallel__devices": 1,  # several: tests/training/test_update.py
 }
 

@@ -4,8 +4,9 @@ from ec_jax.evaluation import verdict
 
 # What a verdict means, in a sentence; the rules are in ec_jax/evaluation/verdict.py.
 VERDICTS = {
-    verdict.ERASED: "The model no longer recognises what it was to forget, its inner features have "
-    "moved towards those of a network that never saw it, and the rest still works.",
+    verdict.ERASED: "The model no longer recognises what it was to forget, its last features have "
+    "left what they were at least half as far as a network's that never saw it, and the rest still "
+    "works.",
     verdict.SUPERFICIAL: "The model no longer names what it was to forget, but its inner features "
     "are still nearer to those it had before: the knowledge is likely hidden, not gone.",
     verdict.DAMAGED: "The model lost more than it was to forget. A damaged network forgets "
