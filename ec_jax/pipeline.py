@@ -274,10 +274,9 @@ class Experiment:
             checkpoints.close()
 
     def _report(self) -> None:
-        metrics, details = (
-            json.loads((self.workdir / name).read_text())
-            for name in ("metrics.json", "details.json")
-        )
+        metrics = json.loads((self.workdir / "metrics.json").read_text())
+        kept = self.workdir / "details.json"  # runs of earlier versions have none
+        details = json.loads(kept.read_text()) if kept.exists() else {}
         config = config_lib.resolved(self.config)
         files = {
             "report.html": functools.partial(html.write, metrics, details, config),

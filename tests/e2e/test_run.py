@@ -145,6 +145,16 @@ def test_a_second_start_changes_no_file(workdir, capsys):
     assert "CKA to original" in shown
 
 
+def test_a_report_is_made_anew_without_the_data_and_without_details(workdir, tmp_path):
+    old = shutil.copytree(workdir, tmp_path / "old")
+    for name in ("details.json", "report.html"):
+        (old / name).unlink()
+    experiment = Experiment(small(stages="report"), old)
+    experiment.run()
+    assert "data" not in vars(experiment.scenario)  # it was not loaded
+    assert "An embedding of the features was not" in (old / "report.html").read_text()
+
+
 def test_stages_can_be_picked_and_an_original_brought_along(workdir, tmp_path, metrics):
     original = str(workdir / "checkpoints" / "original")
     config = small(original__checkpoint=original, stages="original,oracle,modules,unlearn")
@@ -289,4 +299,13 @@ def test_other_settings_run_from_end_to_end(tmp_path, overrides):
     config = small(**short, **overrides)
     Experiment(config, tmp_path / "run").run()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert np.isfinite(list(metrics["models"]["unlearned"].values())).all()
+    unlearned = metrics["models"]["unlearned"]
+    assert np.isfinite(list(unlearned.values())).all()
+    maps = [key for key in unlearned if key.startswith("cka_map_to_")]
+    splits_and_points = 4 * len(metrics["scenario"]["points"])
+    assert len(maps) == (2 * splits_and_points if "evaluation__features" in overrides else 0)
+    for key in maps:
+        if "to_original" in key:
+            original = metrics["models"]["original"]
+            assert original[key] == pytest.approx(1, abs=1e-4)
+            assert unlearned[key] < 1
