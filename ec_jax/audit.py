@@ -50,9 +50,10 @@ WITHOUT_ORACLE = (
 
 def main(config: Any, flags: Any) -> None:
     """Audits the candidate and ends the process with the verdict's status."""
-    for name in ("original", "candidate", "out"):
-        if not getattr(flags, name):
-            raise config_file.missing(name, getattr(flags, name), FLAGS)
+    for name in FLAGS:
+        # An empty oracle is a slip, say a variable that is not set, and a weaker audit no remedy.
+        if flags[name].value == "" or (flags[name].value is None and name != "oracle"):
+            raise config_file.missing(name, flags[name].value, FLAGS)
     config_lib.validate(config)
     for metric in NEEDED:
         if metric not in config_lib.metric_names(config):
@@ -87,8 +88,8 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
       The verdict's name. A candidate that is not finite is ``damaged``.
 
     Raises:
-      InputError: a checkpoint does not fit the config, or a reference's numbers are not finite;
-        nothing is written.
+      InputError: a checkpoint does not fit the config or cannot be read, a reference's numbers
+        are not finite, or the oracle knows the forget set; nothing is written.
     """
     from ec_jax import checkpoint  # JAX is imported only for input that can work
     from ec_jax.evaluation.measure import measure
@@ -108,7 +109,9 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
     details |= {"command": command}
     about = scenario.describe() | {"method": "audit", "seed": config.seed}
     metrics = {"schema": SCHEMA, "scenario": about, "models": numbers, "cost": {}}
-    verdict = table.judged(metrics)[0]
+    verdict, why = table.judged(metrics)
+    if verdict is None:
+        raise InputError("--oracle", paths.get("oracle"), f"{why}; give another, or none")
     read = _read(config)
     record = metrics | {
         "models": {m: _finite(values) for m, values in numbers.items()},
@@ -129,6 +132,7 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
         "command": command,
     }
     out.mkdir(parents=True, exist_ok=True)
+    (out / "audit.json").unlink(missing_ok=True)  # written last: where it is, all is
     workdir_lib.write_whole(
         out / "report.html", lambda part: html.write(metrics, details, read, part)
     )
@@ -173,4 +177,4 @@ def _data(scenario: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    config_file.run(main, FLAGS, interrupted="interrupted; nothing was written")
+    config_file.run(main, FLAGS, interrupted="interrupted; there is no audit.json of this audit")

@@ -178,9 +178,13 @@ def _stored_shapes(path: str | Path, field: str) -> dict[str, tuple[int, ...]]:
     except Exception as error:
         reason = type(error).__name__
     if reason:
-        remedy = f"cannot be read ({reason}); copy the checkpoint anew, or give another"
-        raise InputError(field, str(path), remedy)
+        raise _unreadable(path, field, reason)
     return found
+
+
+def _unreadable(path: str | Path, field: str, reason: str) -> InputError:
+    remedy = f"cannot be read ({reason}); copy the checkpoint anew, or give another"
+    return InputError(field, str(path), remedy)
 
 
 def load_model(path: str | Path, like: Variables, field: str = "checkpoint") -> Variables:
@@ -190,9 +194,16 @@ def load_model(path: str | Path, like: Variables, field: str = "checkpoint") -> 
       path: as for ``find_model``.
       like: their shapes and types.
       field: as for ``find_model``.
+
+    Raises:
+      InputError: its arrays cannot be read.
     """
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(find_model(path, field), jax.tree.map(_template, like))
+    folder = find_model(path, field)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(folder, jax.tree.map(_template, like))
+    except Exception as error:  # orbax and tensorstore have no common one
+        raise _unreadable(path, field, type(error).__name__) from error
 
 
 def _template(leaf: Any) -> jax.ShapeDtypeStruct:

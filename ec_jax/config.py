@@ -137,6 +137,7 @@ def validate(config: Any) -> None:
     stage_names(config)
     _check_points(config)
     _check_metrics(config.evaluation.metrics)
+    _check_maps(config)
     from ec_jax.data import sources
 
     name = config.data.name
@@ -171,6 +172,13 @@ def _check_fields(values: dict[str, Any]) -> None:
             _check_choice(field, value, rule)
         elif not isinstance(value, str):
             raise InputError(field, value, "give text")
+
+
+def _check_maps(config: Any) -> None:
+    size = config.data.eval_batch_size
+    if config.evaluation.features == "map" and size < 4:
+        remedy = "with evaluation.features=map it is a minibatch of unbiased CKA; at least 4"
+        raise InputError("data.eval_batch_size", size, remedy)
 
 
 def _check_sizes(config: Any, classes: int, images: int) -> None:

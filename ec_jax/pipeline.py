@@ -275,7 +275,7 @@ class Experiment:
 
     def _report(self) -> None:
         metrics = json.loads((self.workdir / "metrics.json").read_text())
-        kept = self.workdir / "details.json"  # runs of earlier versions have none
+        kept = self.workdir / "details.json"  # it is not needed for the numbers
         details = json.loads(kept.read_text()) if kept.exists() else {}
         config = config_lib.resolved(self.config)
         files = {

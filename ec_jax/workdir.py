@@ -70,6 +70,10 @@ def contents(folder: Path, field: str = "workdir") -> set[str]:
 
 
 def _check_same(found: dict, wanted: dict, workdir: Path) -> None:
+    absent = sorted(field for field in wanted.keys() - found.keys() if not field.startswith(FREE))
+    if absent:
+        remedy = f"was made by another version, without {absent[0]}; choose another folder"
+        raise InputError("workdir", str(workdir), remedy)
     different = [
         f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
         for field in sorted(found.keys() | wanted.keys())

@@ -184,6 +184,13 @@ def test_a_value_that_cannot_work_is_refused_with_its_remedy(field, value, remed
     assert remedy in message
 
 
+def test_minibatches_of_whole_activations_have_four_images_at_least():
+    few = {"evaluation__features": "map", "data__eval_batch_size": 3}
+    assert "at least 4" in refusal(changed(**few))
+    config_lib.validate(changed(**{**few, "data__eval_batch_size": 4}))
+    config_lib.validate(changed(data__eval_batch_size=3))
+
+
 def test_every_field_has_a_case_of_refusal():
     assert {field for field, *_ in REFUSED} | RANGES.keys() == set(FIELDS)
 

@@ -87,10 +87,16 @@ def test_the_workdir_of_another_config_is_refused_by_the_fields_that_differ(conf
 
 
 def test_of_many_differences_the_first_three_are_named(config, tmp_path):
-    folder = stranger(tmp_path / "run")
-    message = refusal(config, workdir_lib.check_workdir, folder)
+    workdir_lib.write_resolved(config, tmp_path)
+    other = changed(ec__temperature=0.7, seed=3, unlearn__steps=9, forget__classes="4")
+    message = refusal(other, workdir_lib.check_workdir, tmp_path)
     assert message.count(" there and ") == 3
-    assert "more)" in message
+    assert "(and 1 more)" in message
+
+
+def test_a_workdir_of_another_version_is_said_to_be_one(config, tmp_path):
+    message = refusal(config, workdir_lib.check_workdir, stranger(tmp_path / "run"))
+    assert "made by another version, without data.augment; choose another folder" in message
 
 
 @pytest.mark.parametrize("field", sorted(OTHER))

@@ -38,6 +38,7 @@ def measure(
     numbers = suite.evaluate(features, scenario.config, subjects, may_break)
     for name, values in streamed.items():
         numbers[name] |= values
+    suite.refuse_nan(numbers, may_break)
     return numbers, details.details(features, scenario.data.class_names, scenario.forget_classes)
 
 
@@ -65,7 +66,8 @@ def _features(
 
 
 def _maps(scenario: Scenario) -> bool:
-    return scenario.config.evaluation.features == "map"
+    chosen = suite.chosen(scenario.config.evaluation.metrics)
+    return scenario.config.evaluation.features == "map" and "cka" in chosen
 
 
 def _as_network(tree: Variables) -> Variables:

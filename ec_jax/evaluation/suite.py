@@ -76,7 +76,7 @@ def evaluate(
         context = Context(config, references, (subjects or {}).get(model))
         made = (m.run(splits, context) for m in metrics if hasattr(m, "run"))
         models[model] = {key: value for found in made for key, value in found.items()}
-    _refuse_nan({name: values for name, values in models.items() if name not in may_break})
+    refuse_nan(models, may_break)
     known = {name: models[name] for name in references}
     points = _points(features)
     return {
@@ -98,10 +98,12 @@ def _points(features: Mapping[str, Mapping[str, Features]]) -> tuple[str, ...]:
     return tuple(next(iter(next(iter(features.values())).values())).points)
 
 
-def _refuse_nan(models: Mapping[str, Mapping[str, float]]) -> None:
+def refuse_nan(models: Mapping[str, Mapping[str, float]], may_break: Collection[str] = ()) -> None:
+    """Raises TrainingError for a number that is not finite, of a model not in ``may_break``."""
     found = [
         (name, key, value)
         for name, values in models.items()
+        if name not in may_break
         for key, value in values.items()
         if not math.isfinite(value)
     ]

@@ -134,7 +134,8 @@ def judge(
       The verdict.
 
     Raises:
-      ValueError: a number that the rules need is missing, or one of a reference is not finite.
+      ValueError: a number that the rules need is missing, one of a reference is not finite, or the
+        oracle predicts the forget set about as well as the original: it is none.
 
     >>> def model(forget, cka):
     ...     retain = {"accuracy/retain_test": 98.0}
@@ -171,7 +172,20 @@ def _case(models: Mapping[str, Mapping[str, float]], points: Sequence[str], imag
         _check(numbers, name, needed if numbers else ())
         for key in _not_finite(numbers):
             raise ValueError(f"no verdict: {key} of the {name} model is {numbers[key]}")
+    if case.oracle:
+        _check_oracle(case)
     return case
+
+
+def _check_oracle(case: _Case) -> None:
+    """A network that knows the forget set as the original does is none: all would be erased."""
+    key = "accuracy/forget_test"
+    known, original = case.oracle[key], case.original[key]
+    if known > 0 and known >= original - LIMIT["forget_excess"]:
+        raise ValueError(
+            f"no verdict: the oracle is right on {known:.1f} % of the images to be forgotten, the "
+            f"original on {original:.1f} %: it was trained on them, or on other classes"
+        )
 
 
 def _check(numbers: Mapping[str, float], name: str, needed: Iterable[str]) -> None:

@@ -275,7 +275,9 @@ def _everything(run: Run) -> Section:
     keys = dict.fromkeys(key for values in run.models.values() for key in values)
     columns = [Column("Key"), *(Column(m, numeric=True) for m in run.models)]
     rows = [[key, *(page.number(v.get(key), 4) for v in run.models.values())] for key in keys]
-    found = page.table("Keys as in metrics.json; docs/metrics.md defines them", columns, rows)
+    found = page.table(
+        "Keys as in the JSON file beside this page; docs/metrics.md defines them", columns, rows
+    )
     body = page.collapsible(f"{len(keys)} numbers a model", found)
     return Section("everything", "Every number", body)
 

@@ -40,7 +40,8 @@ def cka_per_stage(metrics: Mapping[str, Any], path: Path) -> None:
             ax.set_ylim(-0.02, 1.04)
             ax.grid(alpha=0.3)
             ax.spines[["top", "right"]].set_visible(False)
-            ax.legend(frameon=False, loc="lower left")
+            if ax.lines:
+                ax.legend(frameon=False, loc="lower left")
         row[0].set_ylabel("linear CKA")
     forgotten = ", ".join(metrics["scenario"]["forget_names"]).replace("$", r"\$")
     figure.suptitle(

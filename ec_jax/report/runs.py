@@ -38,7 +38,7 @@ class Run:
 
     Attributes:
       source: the folder or file, as it was given.
-      method: the method's name; of an audit, whose model may be of any method, the folder's.
+      method: the method's name; of an audit, whose model may be of any method, its source.
       seed: of the run.
       scenario: as in ``metrics.json``.
       models: {model: {flat key: number}}.
@@ -100,7 +100,8 @@ def read(source: str) -> Run:
     known = isinstance(models, dict) and all(map(_are_numbers, models.values()))
     if not known or "unlearned" not in models:
         raise _unlike(source, "models", "the unlearned model's numbers")
-    method = path.absolute().parent.name if path.name == AUDIT else scenario["method"]
+    # Audits in folders of one name may be of different models: never averaged.
+    method = str(Path(source)) if path.name == AUDIT else scenario["method"]
     numbers = _with_broken(models, found.get("not_finite"))
     config = _config(path, found, source)
     return Run(source, method, scenario["seed"], scenario, numbers, _spent(cost), config)

@@ -178,7 +178,7 @@ def markdown_table(models: Sequence[str], filled: Iterable[Sequence[str]]) -> st
 def text(metrics: Mapping[str, Any]) -> str:
     """The same table for a terminal."""
     filled = list(_filled(metrics))
-    width = max(len(label) for label, _, _ in filled)
+    width = max((len(label) for label, _, _ in filled), default=0)
     head = (
         f"{'':{width}}"
         + "".join(f"{m:>11}" for m in _models(metrics))

@@ -123,6 +123,21 @@ def test_a_reference_that_is_not_finite_is_refused(models, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_oracle_that_was_trained_on_the_forget_set_is_refused(models, tmp_path):
+    with pytest.raises(InputError, match=r"--oracle = .*original'.* it was trained on them"):
+        audited(models, tmp_path / "out", "head", "original")
+    assert not (tmp_path / "out").exists()
+
+
+def test_arrays_that_cannot_be_read_are_refused(models, tmp_path):
+    damaged = shutil.copytree(models["head"], tmp_path / "damaged")
+    largest = max(damaged.rglob("d/*"), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-40])
+    with pytest.raises(InputError, match=r"--candidate = .*damaged': cannot be read"):
+        audited({**models, "damaged": str(damaged)}, tmp_path / "out", "damaged")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_earlier_audit_is_written_over_and_nothing_else(models, tmp_path):
     out = tmp_path / "out"
     for candidate in ("unlearn", "oracle"):
@@ -167,6 +182,7 @@ def test_bad_input_is_one_line(models, tmp_path):
     cases = [
         (good[:1], "--original = None: give a folder, e.g. --original=runs/"),
         ((*good, "--candidate=/no/such"), "--candidate = '/no/such': no checkpoint there"),
+        ((*good, "--oracle="), "--oracle = '': give a folder"),
         ((*good, f"--oracle={damaged}"), f"--oracle = {str(damaged)!r}: cannot be read"),
         ((*good, "--config.model.width=8"), "--original = ", "does not fit the model"),
         (

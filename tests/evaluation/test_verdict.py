@@ -275,7 +275,7 @@ def test_a_broken_reference_gives_no_verdict(model):
 def test_the_table_says_all():
     assert len(LIMIT) == len(THRESHOLDS)
     assert all(t.unit and t.meaning.endswith(".") and t.value > 0 for t in THRESHOLDS)
-    names = {verdict.ERASED, verdict.SUPERFICIAL, verdict.DAMAGED, verdict.NOT_FORGOTTEN}
+    names = {name for name, _ in verdict._RULES} | {verdict.ERASED}
     assert names == {"erased", "superficial", "damaged", "not forgotten"}
 
 
@@ -283,8 +283,23 @@ percent, share = st.floats(0, 100), st.floats(0, 1)
 models = st.builds(_model, percent, percent, share, percent, percent, st.floats(0, 10))
 
 
+@pytest.mark.parametrize("known", [97.0, 92.0])
+def test_an_oracle_that_knows_the_forget_set_is_none(known):
+    oracle = ORACLE | {"accuracy/forget_test": known}
+    with pytest.raises(ValueError, match=rf"oracle is right on {known:.1f} % .* other classes"):
+        judge({"original": ORIGINAL, "oracle": oracle, "unlearned": ORACLE}, POINTS)
+
+
+def _with_an_oracle(original, oracle):
+    """The numbers of a run: the original predicts the forget set, the oracle does not."""
+    original["accuracy/forget_test"] = 50 + original["accuracy/forget_test"] / 2
+    oracle["accuracy/forget_test"] = oracle["accuracy/forget_test"] * 0.4
+    return {"original": original, "oracle": oracle}
+
+
 @given(models, models)
 def test_the_oracle_is_always_erased_and_the_original_never(original, oracle):
+    _with_an_oracle(original, oracle)
     original["cka_to_original/forget_test/stage2"] = 1.0
     original["cka_to_original/forget_test/stage3"] = 1.0
     got = judge({"original": original, "oracle": oracle, "unlearned": oracle}, POINTS)
@@ -297,7 +312,7 @@ def test_the_oracle_is_always_erased_and_the_original_never(original, oracle):
 
 @given(models, models, models)
 def test_more_forget_accuracy_never_looks_more_forgotten(original, oracle, unlearned):
-    references = {"original": original, "oracle": oracle}
+    references = _with_an_oracle(original, oracle)
     got = judge(references | {"unlearned": unlearned}, POINTS)
     known = unlearned | {"accuracy/forget_test": 100.0}
     more = judge(references | {"unlearned": known}, POINTS)

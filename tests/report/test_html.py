@@ -68,7 +68,8 @@ def test_the_table_holds_the_numbers_of_the_run():
 def test_every_key_is_in_the_last_table():
     metrics = full()
     shown = rows(
-        part(tree(metrics), "everything"), "Keys as in metrics.json; docs/metrics.md defines them"
+        part(tree(metrics), "everything"),
+        "Keys as in the JSON file beside this page; docs/metrics.md defines them",
     )
     assert set(metrics["models"]["oracle"]) <= set(shown)
     assert shown["idi/value"] == ["0.5000"] * 3

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ec_jax import config as config_lib
 from ec_jax.report import plots, table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -44,6 +45,18 @@ def test_markup_in_class_names_is_escaped():
     found = metrics()
     found["scenario"]["forget_names"] = ["a|b_c"]
     assert "a\\|b\\_c" in table.markdown(found)
+
+
+@pytest.mark.parametrize("metric", config_lib.METRICS)
+def test_a_run_that_measured_one_thing_has_its_files(tmp_path, metric):
+    found = metrics()
+    found["models"] = {
+        model: {k: v for k, v in values.items() if k.startswith(metric)}
+        for model, values in found["models"].items()
+    }
+    assert "Verdict: " in table.text(found)
+    assert "**Verdict: " in table.markdown(found)
+    plots.cka_per_stage(found, tmp_path / "cka.png")
 
 
 @pytest.mark.parametrize("name", ["trouser", "$cash$"])

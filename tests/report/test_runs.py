@@ -41,18 +41,18 @@ def put_audit(folder, found, **more):
     return folder
 
 
-def test_an_audit_is_called_by_its_folder(tmp_path):
+def test_an_audit_is_called_by_its_source(tmp_path):
     found = metrics()
     del found["cost"]
     first = put_audit(tmp_path / "theirs", found)
     second = put_audit(tmp_path / "ours", found, config={"evaluation": {"neighbors": 7}})
     runs = read(first, second)
     assert [(run.method, run.seed, run.cost) for run in runs] == [
-        ("theirs", 0, {}),
-        ("ours", 0, {}),
+        (str(first), 0, {}),
+        (str(second), 0, {}),
     ]
     assert [run.config for run in runs] == [{"evaluation.neighbors": n} for n in (5, 7)]
-    assert labels(runs) == {"theirs": [0], "ours": [0]}
+    assert labels(runs) == {str(first): [0], str(second): [0]}
 
 
 def test_what_was_not_finite_in_an_audit_is_so_again(tmp_path):
