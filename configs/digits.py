@@ -9,7 +9,7 @@ from configs import default
 
 
 def get_config():
-    """Digits with a small ResNet; a run takes one to two minutes."""
+    """Digits with a small ResNet; a run takes about two minutes."""
     c = default.get_config()
     c.data.batch_size = 64
     c.original.epochs = 60.0

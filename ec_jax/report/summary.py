@@ -75,6 +75,7 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
             goal,
         ]
         for label, key, digits, goal in table.rows(scenarios[0]["points"])
+        if any(key in r["models"]["unlearned"] for r in runs)
     )
     alone, whole = (
         [_cell([table.share(r["cost"], u, modules=m) for r in runs], 1) for u in _UNITS]

@@ -72,7 +72,7 @@ def test_table_csv_holds_means_and_deviations(out):
 def test_markdown_and_latex_hold_the_same_cells(out):
     md, tex = ((out / name).read_text(encoding="utf-8") for name in ("table.md", "table.tex"))
     rows = [line for line in md.splitlines() if line.startswith("| ec |")]
-    assert len(rows) == 4
+    assert len(rows) == 5
     for line in rows:
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert " & ".join(cells).replace("±", r"$\pm$").replace("–", "--") + r" \\" in tex

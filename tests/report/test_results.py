@@ -10,7 +10,7 @@ from command import changed
 from configs import digits
 from docs import publish
 from ec_jax import workdir as workdir_lib
-from ec_jax.report import summary
+from ec_jax.report import summary, table
 
 ROOT = Path(__file__).parent.parent.parent
 LAST = "stage4"
@@ -28,6 +28,17 @@ def test_every_scenario_has_three_seeds():
 def test_the_pages_are_what_the_files_give():
     assert (ROOT / "docs" / "results.md").read_text() == publish.results_page()
     assert (ROOT / "README.md").read_text() == publish.readme()
+    assert (ROOT / "docs" / "audit.md").read_text() == publish.audit_page()
+
+
+@pytest.mark.parametrize("scenario", publish.COMMANDS)
+def test_the_control_is_superficial(scenario):
+    (run,) = publish.load(scenario, "head_distill")
+    assert run["models"]["unlearned"]["accuracy/forget_test"] <= 1
+    assert table.judged(run)[0].name == "superficial"
+    same = publish.load(scenario)[0]["models"]
+    for reference in ("original", "oracle"):
+        assert run["models"][reference] == same[reference]
 
 
 @each_run
