@@ -59,6 +59,8 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     """The table of ``ec_jax.report.table`` with ``mean (lowest to highest)`` in every cell.
 
+    A number that one of the runs lacks has no row.
+
     Args:
       runs: contents of the ``metrics.json`` of runs that differ by their seed only.
 
@@ -75,7 +77,7 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
             goal,
         ]
         for label, key, digits, goal in table.rows(scenarios[0]["points"])
-        if any(key in r["models"]["unlearned"] for r in runs)
+        if all(key in r["models"]["unlearned"] for r in runs)  # else a mean of what?
     )
     alone, whole = (
         [_cell([table.share(r["cost"], u, modules=m) for r in runs], 1) for u in _UNITS]
