@@ -135,7 +135,9 @@ def recovery(run: Run) -> Section:
     drawn = [_curve(run, about, keys, top=100, unit=" %")] if keys else []
     text = (
         "The unlearned model should rise no faster than the oracle, which learns the class for the "
-        "first time. A steep rise means that the knowledge was hidden, not gone."
+        "first time. A steep rise means that the knowledge was hidden, not gone. A flat curve "
+        "alone proves nothing: an output layer that was pushed far from a class hides it from this "
+        "curve, and the new output layer below brings it back."
     )
     body = _curves(run, drawn, words.METRICS["recovery"][1], text, "Recovery was")
     head = run.series(["recovery/head/forget_test"])
