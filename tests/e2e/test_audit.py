@@ -96,12 +96,12 @@ def test_the_record_says_what_was_measured_on_what(models, tmp_path):
     assert first["environment"]["packages"]["jax"] == jax.__version__
     assert first["command"] == "a command"
     assert first["config"]["forget"] == {"classes": "3", "seed": 0}
-    _, other = audited(models, tmp_path / "c", "unlearn", config=_other_classes())
+    _, other = audited(models, tmp_path / "c", "unlearn", config=_other_images())
     assert other["data"]["sha256"] != first["data"]["sha256"]
 
 
-def _other_classes():
-    return small(evaluation__metrics="accuracy,cka", forget__classes="4")
+def _other_images():
+    return small(evaluation__metrics="accuracy,cka", data__subset=1000)
 
 
 def test_a_digest_is_of_every_name_type_shape_and_number():
@@ -132,7 +132,7 @@ def test_an_oracle_that_was_trained_on_the_forget_set_is_refused(models, tmp_pat
 def test_arrays_that_cannot_be_read_are_refused(models, tmp_path):
     damaged = shutil.copytree(models["head"], tmp_path / "damaged")
     largest = max(damaged.rglob("d/*"), key=lambda p: p.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-40])
+    largest.unlink()
     with pytest.raises(InputError, match=r"--candidate = .*damaged': cannot be read"):
         audited({**models, "damaged": str(damaged)}, tmp_path / "out", "damaged")
     assert not (tmp_path / "out").exists()

@@ -279,6 +279,7 @@ def test_what_was_cut_off_is_not_built_upon(workdir, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
