@@ -24,7 +24,7 @@ BENCHMARKS = {
     "extraction": extraction.passes,
     "memory": memory.streaming,
 }
-HEAD = "| Name | What | Against | Measured | Wanted |\n| --- | --- | --- | --- | --- |\n"
+HEAD = "| Name | What | Against | Measured | At least |\n| --- | --- | --- | --- | --- |\n"
 
 
 def measured(entry: dict[str, Any]) -> tuple[str, str]:

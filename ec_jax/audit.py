@@ -1,7 +1,13 @@
 """The command: is a model that was unlearned elsewhere erased at the core, or at the surface?
 
-    python -m ec_jax.audit --config=configs/digits.py --original=DIR --candidate=DIR --oracle=DIR \
-        --out=runs/audit
+    python -m ec_jax.audit --config=configs/digits.py --original=DIR --candidate=DIR \\
+        [--oracle=DIR] --out=runs/audit
+
+--config=FILE        network, data and forget set; --config.FIELD=VALUE sets a field
+--original=DIR       the model before unlearning
+--candidate=DIR      the unlearned model that is audited
+--oracle=DIR         the same network trained without the forget set; without one: weaker
+--out=DIR            where audit.json, report.html and table.md go
 
 Models are folders of checkpoints (RUN/checkpoints/unlearn, one step of it, or any folder that
 orbax's StandardCheckpointer wrote a {"params", "batch_stats"} into); the config says what network

@@ -1,5 +1,8 @@
 """The command: ``python -m ec_jax.main --config=configs/digits.py --workdir=runs/digits``.
 
+--config=FILE        a file with get_config(); --config.FIELD=VALUE sets one of its fields
+--workdir=DIR        where the run's results and checkpoints go
+
 Exit status: 0 done, 2 input that cannot be used, 3 training that could not go on,
 130 interrupted (``ec_jax/command.py``). A mistake is answered with one line on stderr.
 """

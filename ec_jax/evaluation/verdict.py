@@ -309,6 +309,10 @@ def _least_difference(indicator: _Indicator, a: float, b: float, images: int) ->
     return max(least, LIMIT["standard_errors"] * error)
 
 
+def _counted(shares: Mapping[str, float]) -> str:
+    return "1 measure" if len(shares) == 1 else f"mean of {len(shares)} measures"
+
+
 _FAMILIES = {
     SIMILARITY: "by their similarity to the original's",
     SEPARABILITY: "by how well they tell the forgotten classes apart",
@@ -319,7 +323,7 @@ def _lesser_share(shares: Mapping[str, Mapping[str, float]], sentences: Iterable
     limit = LIMIT["moved_share"]
     means = {f: math.fsum(s.values()) / len(s) for f, s in shares.items() if s}
     parts = [
-        f"{_FAMILIES[family]} {100 * mean:.0f} % (a mean of {len(shares[family])})"
+        f"{_FAMILIES[family]} {100 * mean:.0f} % ({_counted(shares[family])})"
         for family, mean in sorted(means.items(), key=lambda item: item[1])
     ]
     first = (

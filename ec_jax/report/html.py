@@ -189,6 +189,7 @@ def _care(run: Run) -> str:
             "the oracle below.",
         ]
     notes.append("Images to be kept are judged by accuracy and spread alone.")
+    notes.append("Relearning, membership inference and IDI do not enter it: see them below.")
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f'<h3>What the verdict cannot say</h3><ul class="muted">{items}</ul>'
 

@@ -59,7 +59,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
 def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     """The table of ``ec_jax.report.table`` with ``mean (lowest to highest)`` in every cell.
 
-    A number that one of the runs lacks has no row.
+    A number that only some of the runs have is theirs alone, and its row says how many there are.
 
     Args:
       runs: contents of the ``metrics.json`` of runs that differ by their seed only.
@@ -70,15 +70,13 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     scenarios = [{k: v for k, v in run["scenario"].items() if k != "seed"} for run in runs]
     if not runs or any(s != scenarios[0] for s in scenarios):
         raise ValueError(f"{len(runs)} runs; at least one is needed, all of the same scenario")
-    rows = (
-        [
-            label,
-            *(_cell([r["models"][m].get(key) for r in runs], digits) for m in table.MODELS),
-            goal,
-        ]
-        for label, key, digits, goal in table.rows(scenarios[0]["points"])
-        if all(key in r["models"]["unlearned"] for r in runs)  # else a mean of what?
-    )
+    rows = []
+    for label, key, digits, goal in table.rows(scenarios[0]["points"]):
+        having = [r["models"] for r in runs if key in r["models"]["unlearned"]]
+        if having:
+            few = f"; {len(having)} of {len(runs)} seeds" if len(having) < len(runs) else ""
+            cells = (_cell([models[m].get(key) for models in having], digits) for m in table.MODELS)
+            rows.append([label + few, *cells, goal])
     alone, whole = (
         [_cell([table.share(r["cost"], u, modules=m) for r in runs], 1) for u in _UNITS]
         for m in (False, True)

@@ -144,8 +144,8 @@ def test_the_share_of_the_way_is_the_lesser_of_two_means_over_the_last_two_point
     assert got.numbers["moved_share"] == got.numbers["moved_share/separability"]
     for (metric, point), share in shares.items():
         assert got.numbers[f"moved_share/{metric}/{point}"] == pytest.approx(share)
-    assert "90 % (a mean of 2)" in got.reasons[0]
-    assert "22 % (a mean of 4)" in got.reasons[0]
+    assert "90 % (mean of 2 measures)" in got.reasons[0]
+    assert "22 % (mean of 4 measures)" in got.reasons[0]
     enough = unlearned | _moved(0.9, "knn", "stage2") | _moved(1.0, "probe", "stage3")
     assert _judge(enough).name == "erased"
     # Features that tell nothing apart, but are almost the original's: as little erased.
