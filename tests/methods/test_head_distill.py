@@ -57,7 +57,7 @@ def test_it_needs_no_modules(experiment):
 
 
 def test_the_teacher_is_the_original_head_on_the_original_features(experiment):
-    context = methods.Context(experiment.model("original"), experiment.forget_classes)
+    context = methods.Context(experiment.model("original"), experiment.scenario.forget_classes)
     method = methods.build(experiment.config, experiment.scenario.network(modules=False).points)
     extras = method.prepare(context)
     assert extras["allowed"].tolist() == [i != 3 for i in range(10)]
