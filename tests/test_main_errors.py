@@ -249,7 +249,7 @@ def test_a_folder_without_the_archives(tmp_path, workdir):
 STUB = """import types
 from ec_jax.errors import TrainingError
 class Experiment:
-    def __init__(self, config, workdir): self.config = config
+    def __init__(self, config, workdir, command): self.config = config
     def run(self): {}
 sys.modules['ec_jax.pipeline'] = types.SimpleNamespace(Experiment=Experiment)"""
 
