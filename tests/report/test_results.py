@@ -114,7 +114,7 @@ def test_a_number_missing_from_some_runs_says_how_many_have_it():
     (row,) = (x for x in shown.splitlines() if x.startswith("| accuracy, forget, test (%)"))
     assert row.startswith("| accuracy, forget, test (%); 1 of 2 seeds | 100.0 | 0.0 | 4.0 |")
     del runs[1]["models"]["unlearned"]["accuracy/forget_test"]
-    assert "accuracy, forget, test" not in summary.markdown(runs)
+    assert "| accuracy, forget, test" not in summary.markdown(runs)
 
 
 SOURCE = ROOT / "docs" / "results" / "digits" / "ec-seed1.json"
