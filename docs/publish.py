@@ -4,7 +4,8 @@
     python -m docs.publish                        # makes the pages from docs/results alone
 
 A run becomes ``docs/results/SCENARIO/METHOD-seedN.json``. From these files are made
-``docs/results.md``, the table in the README and its picture; a test compares.
+``docs/results.md``, the table in the README and its picture, and the verdicts in
+``docs/audit.md``; a test compares.
 """
 
 import importlib

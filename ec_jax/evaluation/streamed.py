@@ -20,7 +20,6 @@ class StreamedCKA:
         """Of ``models``, those among ``references`` are what all are compared with."""
         self._models = tuple(models)
         self._references = tuple(r for r in references if r in self._models)
-        self._points: tuple[str, ...] = ()
         self._states: dict[str, cka.State] = {}
 
     def __call__(self, maps: Mapping[str, Mapping[str, jax.Array]], valid: int) -> None:
@@ -30,9 +29,9 @@ class StreamedCKA:
           maps: {model: {point: float32 [b, h, w, c]}} of the same b images.
           valid: how many of them count, the first ones; under four are left out.
         """
-        self._points = tuple(next(iter(maps.values())))
-        mask = jnp.arange(len(next(iter(maps[self._models[0]].values())))) < valid
-        for point in self._points:
+        first = maps[self._models[0]]
+        mask = jnp.arange(len(next(iter(first.values())))) < valid
+        for point in first:
             xs, ys = (tuple(maps[m][point] for m in ms) for ms in (self._models, self._references))
             state = self._states.get(point) or cka.init(len(xs), len(ys))
             self._states[point] = cka.update(state, xs, ys, mask)
