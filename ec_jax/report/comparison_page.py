@@ -92,12 +92,8 @@ def _runs(comparison: Comparison) -> str:
 
 def _meanings(comparison: Comparison) -> str:
     there = {key.partition("/")[0] for row in comparison.rows for key in numbers_of(row)}
-    items = "".join(
-        f"<dt>{page.escape(name)}</dt><dd>{page.escape(meaning)}</dd>"
-        for metric, (name, meaning) in words.METRICS.items()
-        if metric in there
-    )
-    return page.paragraphs(COST) + f"<dl>{items}</dl>"
+    told = (told for metric, told in words.METRICS.items() if metric in there)
+    return page.paragraphs(COST) + page.definitions(told)
 
 
 def _everything(comparison: Comparison) -> str:

@@ -249,7 +249,7 @@ def _numbers(run: Run) -> Section:
     )
     body += page.table("Original, oracle and unlearned model", columns, rows)
     body += _not_measured(run)
-    body += page.collapsible("What each number means", _meanings(run))
+    body += page.collapsible("What each number means", page.definitions(_meanings(run)))
     return Section("numbers", "The numbers", body)
 
 
@@ -262,14 +262,9 @@ def _not_measured(run: Run) -> str:
     return sections.missing(f"{', '.join(absent)}:") if absent else ""
 
 
-def _meanings(run: Run) -> str:
+def _meanings(run: Run) -> list[tuple[str, str]]:
     found = _metrics_of(run)
-    items = [
-        f"<dt>{escape(name)}</dt><dd>{escape(meaning)}</dd>"
-        for metric, (name, meaning) in words.METRICS.items()
-        if metric in found
-    ]
-    return f"<dl>{''.join(items)}</dl>"
+    return [told for metric, told in words.METRICS.items() if metric in found]
 
 
 def _everything(run: Run) -> Section:

@@ -236,3 +236,9 @@ def _css() -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def definitions(items: Iterable[tuple[str, str]]) -> str:
+    """A list of (term, meaning)."""
+    told = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in items)
+    return f"<dl>{told}</dl>"
