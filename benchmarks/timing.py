@@ -25,6 +25,8 @@ def compare(
 
     Whatever else the machine does meets both sides of a pair nearly alike, so the ratio of a
     pair is steadier than its times. The first call of each, which compiles, is the check's.
+    Each time is that of a side's second call in a row: threads that the other side left
+    spinning, as OpenMP's are, would else take the cores of a call of a few milliseconds.
 
     Args:
       ours: returns its value only when that is there.
@@ -66,7 +68,8 @@ def compare(
 
 
 def _seconds(run: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds that passed, and seconds of all cores that this process took."""
+    """Seconds of a second call that passed, and seconds of all cores that this process took."""
+    run()
     start, cpu = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - start, time.process_time() - cpu

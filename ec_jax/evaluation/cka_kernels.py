@@ -47,7 +47,7 @@ def scaled(x: jax.Array) -> jax.Array:
     return over(x, unit_of(x))
 
 
-def centre(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+def centre(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Removes the mean of the valid rows.
 
     Args:
@@ -55,18 +55,18 @@ def centre(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
       mask: bool [n], the valid rows.
 
     Returns:
-      float32 [n, d], its other rows zero, and the mean, [d].
+      float32 [n, d], its other rows zero, and the mean as two terms, [d] each.
     """
     n, d = x.shape
     if not n:
-        return x, jnp.zeros(d, jnp.float32)
+        return x, (jnp.zeros(d, jnp.float32),) * 2
     # A valid row goes first: constant features become exactly zero, which the rounded mean
     # alone would not give, and a large mean costs no digits.
     valid, first = mask[:, None], x[jnp.argmax(mask)]
     x = jnp.where(valid, x - first[None], 0.0)
     count = jnp.maximum(jnp.sum(mask.astype(jnp.float32)), 1.0)
     mean = jnp.sum(x, axis=0) / count
-    return jnp.where(valid, x - mean[None], 0.0), first + mean
+    return jnp.where(valid, x - mean[None], 0.0), (first, mean)
 
 
 def centred(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -80,9 +80,16 @@ def centred(x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
       float32 [n, d] with entries below 2, and the unit: the centred features are the product.
     """
     x = flat(x, mask)
-    unit = unit_of(x)  # before centring: differences and sums of large entries overflow
-    x, _ = centre(over(x, unit), mask)
-    spread = unit_of(x)  # after centring: a large mean leaves small entries
+    if not x.shape[0]:
+        return x, jnp.zeros((), jnp.float32)
+    # Rounding keeps the order, so a column's extremes stay its extremes: looking at them spares
+    # reading all entries once more for each unit.
+    padded = jnp.where(mask[:, None], x, x[jnp.argmax(mask)][None])
+    extremes = jnp.stack([jnp.max(padded, axis=0), jnp.min(padded, axis=0)])
+    unit = unit_of(extremes)  # before centring: differences and sums of large entries overflow
+    x, (first, mean) = centre(over(x, unit), mask)
+    # After centring, too: a large mean leaves small entries.
+    spread = unit_of(over(extremes, unit) - first[None] - mean[None])
     return over(x, spread), unit * spread
 
 
@@ -279,6 +286,7 @@ def sharded_products(
     (x, x_mean), (y, y_mean) = (
         centre(over(a, unit), mask) for a, unit in zip((x, y), units, strict=True)
     )
+    x_mean, y_mean = sum(x_mean), sum(y_mean)
     device = jax.lax.axis_index(axis_name)
     devices = jax.lax.axis_size(axis_name)
 
