@@ -12,6 +12,8 @@ Measured: see the deltas; this file on its own is not a benchmark.
 
 from ml_collections import ConfigDict
 
+from ec_jax.recipes import add_methods
+
 
 def _optimizer(**changes) -> ConfigDict:
     """One recipe of an optimizer; every training stage has one of its own."""
@@ -42,7 +44,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0  # >= 0; every random stream is derived from it by name
     c.stages = "all"  # all, or a comma list of original,oracle,modules,unlearn,evaluate,report
-    c.method = "ec"  # a file in ec_jax/methods
+    c.method = "ec"  # a file in ec_jax/methods, an installed method, or a path module:object
 
     c.data = ConfigDict()
     c.data.name = "digits"  # digits | fashion_mnist | cifar10 | cifar100
@@ -77,6 +79,9 @@ def get_config() -> ConfigDict:
     c.oracle = ConfigDict()
     c.oracle.checkpoint = ""  # take this oracle and do not train one; its forget set is not checked
 
+    c.proxy = ConfigDict()
+    c.proxy.share = 0.1  # of the oracle's steps that the proxy oracle trains, for what needs one
+
     c.modules = ConfigDict()
     c.modules.kind = "conv"  # conv | pool | mlp (docs/method.md)
     c.modules.epochs = (
@@ -99,6 +104,9 @@ def get_config() -> ConfigDict:
     c.ec["lambda"] = 1.0  # weight of forgetting against retaining, >= 0
     c.ec.temperature = 0.1  # tau of the contrastive loss, > 0
     c.ec.candidates = "both"  # forget | retain | both
+    c.ec.plugin = False  # add weight x EC's loss to that of `method`
+    c.ec.weight = 1.0  # beta of the plug-in, >= 0
+    c.ec.include_head = False  # the plug-in's terms at the last point, too; else the method's alone
 
     c.evaluation = ConfigDict()
     c.evaluation.metrics = "all"  # all, or a comma list of the metrics in docs/metrics.md
@@ -122,4 +130,7 @@ def get_config() -> ConfigDict:
 
     c.report = ConfigDict()
     c.report.log_every = 20  # steps between two log lines, >= 1
+
+    add_methods(c)  # a group a method that has settings: the head of ec_jax/methods/NAME.py
+    c.recipes = ConfigDict()  # {method: {field: value}}: what a file says for one method only
     return c.lock()

@@ -3,62 +3,33 @@
 Nothing here needs JAX, so that a mistake is answered at once.
 """
 
-import dataclasses
-import difflib
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ec_jax.errors import InputError
+from ec_jax import recipes, registry, rules
+from ec_jax.errors import InputError, nearest
+from ec_jax.recipes import flatten
+from ec_jax.rules import Number
 
-STAGES = ("original", "oracle", "modules", "unlearn", "evaluate", "report")
+STAGES = ("original", "oracle", "proxy", "modules", "unlearn", "evaluate", "report")
 _METRICS = "accuracy cka knn variance probe misalignment mia recovery idi rus gap"
 METRICS = tuple(_METRICS.split())  # those of ec_jax/evaluation/suite.py
 WEIGHTS = ("uniform", "linear", "geometric", "reversed")  # named layer weights
 _DEPTHS = {8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4}  # depth: stages
 
 
-@dataclasses.dataclass(frozen=True)
-class _Number:
-    """A range; ``low`` itself is allowed where ``closed``."""
-
-    low: float
-    high: float = math.inf
-    closed: bool = True
-    below: bool = False  # high itself is not allowed
-    integer: bool = False
-
-    def check(self, field: str, value: Any) -> None:
-        kinds = int if self.integer else (int, float)
-        # To Python a bool is an int; to a reader it is not a number.
-        if not isinstance(value, kinds) or isinstance(value, bool) or not self._holds(value):
-            raise InputError(field, value, f"give {self}")
-
-    def _holds(self, value: float) -> bool:
-        above = value >= self.low if self.closed else value > self.low
-        under = value < self.high if self.below or math.isinf(self.high) else value <= self.high
-        return above and under  # NaN and infinity are neither
-
-    def __str__(self) -> str:
-        kind = "an integer" if self.integer else "a number"
-        low = f"{kind} {'>=' if self.closed else '>'} {self.low}"
-        return (
-            low if math.isinf(self.high) else f"{low} and {'<' if self.below else '<='} {self.high}"
-        )
-
-
 _INT32 = 2**31 - 1  # steps and seeds are 32-bit in JAX
-_COUNT, _COUNT_OR_0 = (_Number(low, _INT32, integer=True) for low in (1, 0))
-_AT_LEAST_0, _ABOVE_0 = _Number(0), _Number(0, closed=False)
+_COUNT, _COUNT_OR_0 = (Number(low, _INT32, integer=True) for low in (1, 0))
+_AT_LEAST_0, _ABOVE_0 = Number(0), Number(0, closed=False)
 
 
 def _optimizer_rules() -> dict[str, Any]:
     return {
         "name": ("sgd", "adamw"),
         "learning_rate": _ABOVE_0,
-        "momentum": _Number(0, 1, below=True),
+        "momentum": Number(0, 1, below=True),
         "weight_decay": _AT_LEAST_0,
         "schedule": ("constant", "linear", "cosine"),
         "warmup_steps": _COUNT_OR_0,
@@ -66,17 +37,12 @@ def _optimizer_rules() -> dict[str, Any]:
     }
 
 
-def _method_names() -> tuple[str, ...]:
-    folder = Path(__file__).parent / "methods"
-    return tuple(sorted(p.stem for p in folder.glob("[!_]*.py")))
-
-
 def _rules() -> dict[str, Any]:
     """{field: choices, a range, or str where a check of its own follows}."""
     rules = {
         "seed": _COUNT_OR_0,
         "stages": str,
-        "method": _method_names(),
+        "method": str,
         "data.name": str,
         "data.data_dir": str,
         "data.manual_dir": str,
@@ -97,25 +63,29 @@ def _rules() -> dict[str, Any]:
         "oracle.checkpoint": str,
         "modules.kind": ("conv", "pool", "mlp"),
         "modules.epochs": _AT_LEAST_0,
+        "proxy.share": Number(0, 1, closed=False),
         "unlearn.steps": _COUNT,
         "unlearn.batch_norm": ("inference", "train"),
-        "unlearn.min_spread": _Number(0, 1, below=True),
+        "unlearn.min_spread": Number(0, 1, below=True),
         "ec.points": str,
         "ec.weights": str,
         "ec.weights_sum": _ABOVE_0,
         "ec.lambda": _AT_LEAST_0,
         "ec.temperature": _ABOVE_0,
         "ec.candidates": ("forget", "retain", "both"),
+        "ec.plugin": (True, False),
+        "ec.weight": _AT_LEAST_0,
+        "ec.include_head": (True, False),
         "evaluation.metrics": str,
         "evaluation.features": ("gap", "map"),
-        "evaluation.cka_batch_size": _Number(4, _INT32, integer=True),
+        "evaluation.cka_batch_size": Number(4, _INT32, integer=True),
         "evaluation.neighbors": _COUNT,
-        "evaluation.recovery_fraction": _Number(0, 1, closed=False),
+        "evaluation.recovery_fraction": Number(0, 1, closed=False),
         "evaluation.recovery_images": _COUNT,
         "evaluation.recovery_steps": _COUNT,
         "evaluation.idi_seeds": _COUNT,
         "evaluation.idi_steps": _COUNT,
-        "evaluation.idi_images": _Number(64, _INT32, integer=True),
+        "evaluation.idi_images": Number(64, _INT32, integer=True),
         "parallel.map": ("shard_map", "pmap"),
         "parallel.devices": _COUNT_OR_0,
         "checkpoint.every": _COUNT,
@@ -133,7 +103,8 @@ def validate(config: Any) -> None:
     Raises:
       InputError: names the first field that cannot work, its value and the remedy.
     """
-    _check_fields(flatten(config))
+    recipes.check_method(config.get("method"))
+    _check_fields(flatten(config), _rules() | rules.of_methods(config))
     stage_names(config)
     _check_points(config)
     _check_metrics(config.evaluation.metrics)
@@ -156,17 +127,16 @@ def validate(config: Any) -> None:
     sources.check(name, config.data.data_dir, config.data.manual_dir)
 
 
-def _check_fields(values: dict[str, Any]) -> None:
+def _check_fields(values: dict[str, Any], rules: dict[str, Any]) -> None:
     """Each field alone: it exists, and its value has the type and the range it must have."""
-    rules = _rules()
     for field, value in values.items():
-        if field not in rules:
+        if field not in rules and not field.startswith("recipes."):
             raise InputError(field, value, f"no such field; {nearest(field, rules)}")
     for field, rule in rules.items():
         if field not in values:
             raise InputError(field, None, "the config lacks this field; see configs/default.py")
         value = values[field]
-        if isinstance(rule, _Number):
+        if isinstance(rule, Number):
             rule.check(field, value)
         elif rule is not str:
             _check_choice(field, value, rule)
@@ -199,17 +169,12 @@ def _check_sizes(config: Any, classes: int, images: int) -> None:
 
 
 def _check_choice(field: str, value: Any, choices: Sequence[Any]) -> None:
-    if value in choices and not isinstance(value, bool):
+    if any(value == choice and type(value) is type(choice) for choice in choices):
         return
     listed = ", ".join(map(str, choices))
     named = isinstance(value, str) and all(isinstance(c, str) for c in choices)
     near = f"{nearest(value, choices)} " if named else ""
     raise InputError(field, value, f"{near}one of {listed}")
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A question that offers the nearest name."""
-    return f"did you mean {difflib.get_close_matches(name, list(names), 1, 0.0)[0]!r}?"
 
 
 def stage_names(config: Any) -> tuple[str, ...]:
@@ -258,6 +223,9 @@ def _check_points(config: Any) -> None:
             "ec.points", spec, f"name each point once, in the model's order: {','.join(ordered)}"
         )
     _check_weights(config.ec.weights, len(chosen))
+    if config.ec.plugin and not config.ec.include_head and chosen == points[-1:]:
+        remedy = "as a plug-in EC leaves the last point to the method; add points, or include_head"
+        raise InputError("ec.points", spec, remedy)
 
 
 def metric_names(config: Any) -> tuple[str, ...]:
@@ -301,22 +269,9 @@ def check_batches(config: Any, devices: int) -> None:
             )
 
 
-def flatten(config: Any) -> dict[str, Any]:
-    """{dotted field: value}."""
-    out: dict[str, Any] = {}
-
-    def visit(group: Any, prefix: str) -> None:
-        for key in group:
-            value = group[key]
-            if hasattr(value, "keys"):
-                visit(value, f"{prefix}{key}.")
-            else:
-                out[prefix + key] = value
-
-    visit(config, "")
-    return out
-
-
 def resolved(config: Any) -> dict[str, Any]:
-    """The config as nested dictionaries for JSON."""
-    return json.loads(config.to_json())
+    """The config as nested dictionaries for JSON, without the groups of methods not chosen."""
+    whole = json.loads(config.to_json())
+    unused = {registry.group(n) for n in registry.names() if registry.settings(n)}
+    unused = (unused | {"recipes"}) - {registry.group(config.method)}
+    return {key: value for key, value in whole.items() if key not in unused}

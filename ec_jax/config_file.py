@@ -15,16 +15,19 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from ec_jax import command
+from ec_jax import command, recipes
 from ec_jax import config as config_lib
-from ec_jax.config import nearest
-from ec_jax.errors import InputError
+from ec_jax.errors import InputError, nearest
 
 # Config files import one another as `configs.NAME`, from whatever folder they are started.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 _HELP = {"help", "helpshort", "helpfull", "helpxml", "?"}
-_PARSERS = {int: (flags.IntegerParser(), "an integer"), float: (flags.FloatParser(), "a number")}
+_PARSERS = {
+    int: (flags.IntegerParser(), "an integer"),
+    float: (flags.FloatParser(), "a number"),
+    bool: (flags.BooleanParser(), "true or false"),
+}
 
 
 def run(
@@ -51,7 +54,9 @@ def run(
 def _work(argv: Sequence[str], work: Callable[[Any, Any], None]) -> None:
     if len(argv) > 1:
         raise InputError("argument", argv[1], "not understood; flags are written --name=value")
-    work(flags.FLAGS.config, flags.FLAGS)
+    given = config_flags.get_override_values(flags.FLAGS["config"])
+    kept = [re.sub(r'\["(\w+)"\]', r".\1", field) for field in given]  # see _parse on lambda
+    work(recipes.complete(flags.FLAGS.config, kept), flags.FLAGS)
 
 
 def _define(own: Mapping[str, tuple[str, str]]) -> None:
@@ -124,6 +129,9 @@ def _check_override(field: str, value: str | None, defaults: dict[str, Any]) -> 
         inside = [f for f in defaults if f.startswith(f"{field}.")]
         near = f"set one of {', '.join(inside)}" if inside else nearest(field, defaults)
         raise InputError(field, value, f"no such field; {near}")
+    switch = isinstance(defaults[field], bool)
+    if switch and (value is None or value.startswith("-")):  # --config.FIELD alone: true
+        return
     parser, kind = _PARSERS.get(type(defaults[field]), (flags.ArgumentParser(), "a value"))
     try:
         parser.parse(value)

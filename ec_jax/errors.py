@@ -1,5 +1,8 @@
 """The two ways in which a run ends on purpose."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """The user's input cannot be used; the message names field, value and remedy.
@@ -16,3 +19,8 @@ class TrainingError(RuntimeError):
 
     The command line prints it as one line and exits with status 3.
     """
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A question that offers the nearest name."""
+    return f"did you mean {difflib.get_close_matches(name, list(names), 1, 0.0)[0]!r}?"

@@ -1,10 +1,11 @@
-"""The experiment: original → oracle → modules → unlearn → evaluate → report.
+"""The experiment: original → oracle → proxy → modules → unlearn → evaluate → report.
 
 Every stage leaves its result in the workdir and is done when the result is there; a
 stage that was cut off goes on from its newest checkpoint. A second start of the same
 command therefore does what is missing and nothing else.
 """
 
+import dataclasses
 import functools
 import json
 import time
@@ -24,7 +25,7 @@ from ec_jax.evaluation.measure import measure
 from ec_jax.models.network import Network, Variables
 from ec_jax.report import html, plots, table
 from ec_jax.scenario import Scenario
-from ec_jax.training import supervised
+from ec_jax.training import prepare, supervised
 from ec_jax.training.loop import train
 from ec_jax.training.optimizer import make_optimizer
 from ec_jax.training.plan import Training, plan
@@ -32,12 +33,14 @@ from ec_jax.training.state import TrainState, create
 from ec_jax.training.update import Recipe, make_update
 
 SCHEMA = 1
-MODELS = {"original": "original", "oracle": "oracle", "unlearned": "unlearn"}  # model: stage
+# {model: stage}
+MODELS = {"original": "original", "oracle": "oracle", "proxy": "proxy", "unlearned": "unlearn"}
+MEASURED = ("original", "oracle", "unlearned")
 BROUGHT = ("original", "oracle")  # stages whose model may be brought along, by STAGE.checkpoint
 # {stage: stages whose results it reads}
 NEEDS = {
     "modules": ("original",),
-    "unlearn": ("original", "modules"),
+    "unlearn": ("original", "modules", "proxy"),
     "evaluate": ("original", "oracle", "unlearn"),
     "report": ("evaluate",),
 }
@@ -62,6 +65,7 @@ class Experiment:
         self.stages = config_lib.stage_names(config)
         self._command = command
         self.scenario = Scenario(config)
+        _ = self._method
         self._check_there()
         config_lib.check_batches(config, self.scenario.mesh.size)
         for stage in BROUGHT:
@@ -82,14 +86,20 @@ class Experiment:
             elif path := self._brought(stage):
                 found = checkpoint.find_model(path, f"{stage}.checkpoint")
                 print(f"{stage}: taken from {found}", flush=True)
-            elif stage == "modules" and not self._method.uses_modules:
-                print(f"modules: {self.config.method} needs none", flush=True)
+            elif self._unused(stage):
+                print(f"{stage}: {self.config.method} needs none", flush=True)
             else:
                 self._train(stage)
 
     def _brought(self, stage: str) -> str:
         """The checkpoint that takes a stage's place, or nothing."""
         return self.config[stage].checkpoint if stage in BROUGHT else ""
+
+    def _unused(self, stage: str) -> bool:
+        """The method has no use for the stage."""
+        if stage == "modules":
+            return not self._method.uses_modules
+        return stage == "proxy" and "proxy" not in self._method.needs
 
     # Trainings.
 
@@ -104,21 +114,36 @@ class Experiment:
             if checkpoints.latest_step() == training.steps:
                 print(f"{stage}: done", flush=True)
                 return
+            began, batches, extras = time.monotonic(), prepare.Batches(self.scenario), {}
             network = self.scenario.network(training.modules)
+            start = self._start(stage, network)
+            if method := training.method:
+                names = ("original", *method.needs)
+                models = {name: self.model(name) for name in names}
+                context = prepare.context(self.scenario, models, batches)
+                if method.closed_form:
+                    edited = jax.device_get(method.edit(context))
+                    start = {c: {"backbone": tree} for c, tree in edited.items()}
+                else:
+                    training, start = prepare.with_parameters(training, start, context)
+                    extras = method.prepare(context)
             optimizer = make_optimizer(
                 self.config[training.group].optimizer,
                 training.steps,
                 head_only=training.head_only,
             )
-            start, streams = self._start(stage, network), tuple(training.streams)
-            state = create(network, start, optimizer, training.trained, streams)
-            if not training.steps:  # modules.epochs = 0: fresh modules are the result
-                checkpoints.save(state, {"seconds": 0.0, "steps": 0, "images": 0})
+            state = create(network, start, optimizer, training.trained, tuple(training.streams))
+            before = {
+                "seconds": round(time.monotonic() - began, 3) if training.method else 0.0,
+                "images": batches.images,
+            }
+            if not training.steps:  # a closed form, or modules.epochs = 0: fresh modules
+                checkpoints.save(state, {**before, "steps": 0})
                 return
             train(
                 stage,
                 parallel.replicate(state, self.scenario.mesh),
-                self._step_fn(stage, training, network, optimizer),
+                self._step_fn(stage, training, network, optimizer, extras),
                 steps=training.steps,
                 images=sum(size for _, size in training.streams.values()),
                 checkpoints=checkpoints,
@@ -126,6 +151,7 @@ class Experiment:
                 min_spread=training.min_spread,
                 remedy=self._remedy(stage, training.group),
                 folder=self.workdir / "tensorboard",
+                before=before,
             )
         finally:
             checkpoints.close()
@@ -140,12 +166,21 @@ class Experiment:
             "the last good checkpoint is kept"
         )
 
-    def _step_fn(self, stage: str, training: Training, network: Network, optimizer: Any):
+    def _step_fn(
+        self, stage: str, training: Training, network: Network, optimizer: Any, extras: Any
+    ):
         """``(state, step) -> (state, metrics)``: the batch of that step, then the update."""
         c, data, mesh = self.config, self.scenario.data, self.scenario.mesh
         recipe = Recipe(
-            training.loss, optimizer, training.trained, training.batch_norm_train, c.data.augment
+            training.loss,
+            optimizer,
+            training.trained,
+            training.batch_norm_train,
+            c.data.augment,
+            training.steps,
         )
+        if method := training.method:
+            recipe = dataclasses.replace(recipe, view=method.view, limit=method.limit)
         update = parallel.per_device(
             make_update(network, recipe, *self.scenario.moments), mesh, c.parallel.map
         )
@@ -153,10 +188,6 @@ class Experiment:
             name: Stream(indices, size, c.seed, f"{stage}/{name}")
             for name, (indices, size) in training.streams.items()
         }
-        extras = {}
-        if stage == "unlearn":
-            context = methods.Context(self.model("original"), self.scenario.forget_classes)
-            extras = self._method.prepare(context)
         shared = parallel.replicate({"key": rng.key(c.seed, stage), "extras": extras}, mesh)
 
         def step_fn(state: TrainState, step: int):
@@ -177,7 +208,7 @@ class Experiment:
             return self._pretrained(network)
         key = rng.key(self.config.seed, stage, "init")
         variables = _init(network, key, self.scenario.data.image_shape)
-        if stage in ("modules", "unlearn"):
+        if stage == "modules" or (stage == "unlearn" and not self._method.fresh):
             for collection, tree in self.model("original").items():
                 variables[collection]["backbone"] = tree
         return variables
@@ -219,8 +250,7 @@ class Experiment:
         """(stage, forerunner): what is asked for and needs what is not."""
         for stage in self.stages:
             for need in NEEDS.get(stage, ()):
-                unused = need == "modules" and not self._method.uses_modules
-                if not (need in self.stages or self._brought(need) or unused):
+                if not (need in self.stages or self._brought(need) or self._unused(need)):
                     yield stage, need
 
     def _check_there(self) -> None:
@@ -251,12 +281,14 @@ class Experiment:
             print("evaluate: done", flush=True)
             return
         began = time.monotonic()
-        models, details = measure(self.scenario, {name: self.model(name) for name in MODELS})
+        models, details = measure(self.scenario, {name: self.model(name) for name in MEASURED})
         cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
+        if not self._unused("proxy"):
+            cost["proxy"] = self._cost("proxy")
         scenario = self.scenario.describe()
         cost["evaluate"] = {
             "seconds": round(time.monotonic() - began, 3),
-            "images": len(MODELS) * sum(scenario["images"].values()),
+            "images": len(MEASURED) * sum(scenario["images"].values()),
         }
         scenario |= {"method": self.config.method, "seed": self.config.seed}
         workdir_lib.write_json(self.workdir / "details.json", details | {"command": self._command})
@@ -265,7 +297,7 @@ class Experiment:
         )
 
     def _cost(self, stage: str) -> dict[str, float] | None:
-        if self._brought(stage) or (stage == "modules" and not self._method.uses_modules):
+        if self._brought(stage) or self._unused(stage):
             return None
         checkpoints = self._checkpoints(stage)
         try:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from configs import default
 from ec_jax import config as config_lib
+from ec_jax import registry
 from ec_jax.data import sources
 from ec_jax.errors import InputError
 from ec_jax.models import resnet
@@ -55,6 +56,8 @@ RANGES = {
     "ec.weights_sum": POSITIVE,
     "ec.lambda": NOT_NEGATIVE,
     "ec.temperature": POSITIVE,
+    "ec.weight": NOT_NEGATIVE,
+    "proxy.share": (0, 1, False, True, False),
     "evaluation.cka_batch_size": (4, INT_MAX, True, True, True),
     "evaluation.neighbors": COUNT,
     "evaluation.recovery_fraction": (0, 1, False, True, False),
@@ -76,7 +79,9 @@ for _stage in ("original", "modules", "unlearn"):
         f"{_stage}.optimizer.warmup_steps": COUNT_OR_0,
         f"{_stage}.optimizer.clip": NOT_NEGATIVE,
     }
-FIELDS = tuple(config_lib.flatten(default.get_config()))
+# The groups of the methods are theirs: tests/test_registry.py.
+OF_METHODS = {f"{name}.{f}" for name in registry.names() for f in registry.settings(name)}
+FIELDS = tuple(f for f in config_lib.flatten(default.get_config()) if f not in OF_METHODS)
 OPTIMIZERS = tuple(f"{s}.optimizer" for s in ("original", "modules", "unlearn"))
 
 # {field: a valid value that is not the default}; of methods and models there is one.
@@ -100,6 +105,9 @@ OTHER = {
     "ec.points": "stage1,stage3",
     "ec.weights": "1,0.5",
     "ec.candidates": "forget",
+    "ec.include_head": True,
+    "ec.weight": 0.5,
+    "proxy.share": 0.2,
     "evaluation.metrics": "accuracy,cka",
     "evaluation.features": "map",
     "evaluation.cka_batch_size": 16,
@@ -166,6 +174,8 @@ REFUSED = [
     ("ec.weights", "1e308,1e308,1,1", "4 finite numbers"),
     ("ec.weights", "0,0,0,0", "not all zero"),
     ("ec.weights", "linaer", "uniform, linear, geometric, reversed"),
+    ("ec.plugin", "yes", "one of True, False"),
+    ("ec.include_head", 1, "one of True, False"),
     ("ec.candidates", "all", "one of forget, retain, both"),
     ("ec.candidates", "forget", "identically zero"),
     ("evaluation.metrics", "cka,accurracy", "no metric 'accurracy'; did you mean 'accuracy'?"),
@@ -198,8 +208,8 @@ def test_every_field_has_a_case_of_refusal():
 @pytest.mark.parametrize("field", FIELDS)
 @pytest.mark.parametrize("value", [True, None, [1]], ids=str)
 def test_a_value_of_another_kind_is_refused(field, value):
-    if value is True and isinstance(config_lib.flatten(default.get_config())[field], float):
-        return  # ml_collections makes 1.0 of it
+    if value is True and isinstance(config_lib.flatten(default.get_config())[field], float | bool):
+        return  # ml_collections makes 1.0 of it, or it is of this kind
     assert refusal(set_field(field, value)).startswith(f"{field} = {value!r}: ")
 
 
@@ -246,7 +256,7 @@ def test_ten_to_the_four_hundred_is_too_many_steps():
 
 def test_other_values_than_the_defaults_are_taken(monkeypatch):
     monkeypatch.setattr(sources, "check", lambda *_: None)
-    assert OTHER.keys() | {"method", "model.name"} == set(FIELDS)
+    assert OTHER.keys() | {"method", "model.name", "ec.plugin"} == set(FIELDS)
     config_lib.validate(changed(**{f.replace(".", "__"): v for f, v in OTHER.items()}))
 
 
@@ -334,7 +344,7 @@ def test_every_batch_size_is_checked_against_the_devices(name):
 @pytest.mark.parametrize(
     ("spec", "stages"),
     [
-        ("all", ("original", "oracle", "modules", "unlearn", "evaluate", "report")),
+        ("all", ("original", "oracle", "proxy", "modules", "unlearn", "evaluate", "report")),
         ("report, original,original", ("original", "report")),
         ("unlearn", ("unlearn",)),
     ],
@@ -347,7 +357,7 @@ def test_methods_are_the_files_of_the_folder():
     from ec_jax import methods
 
     listed = refusal(changed(method="zzz")).partition("one of ")[2]
-    assert tuple(listed.split(", ")) == methods.names()
+    assert tuple(listed.split(", ")[:-1]) == methods.names()
 
 
 def test_choices_are_those_of_the_code():
@@ -384,7 +394,7 @@ def test_shipped_configs_are_valid_and_locked(name, scenario, monkeypatch):
     )
     config_lib.validate(config)
     assert config.is_locked
-    assert config_lib.flatten(config).keys() == set(FIELDS)
+    assert config_lib.flatten(config).keys() == {*FIELDS, *OF_METHODS}
     found, expected = config_lib.forget_classes(config), SHIPPED[name, scenario]
     assert found == expected if isinstance(expected, tuple) else len(found) == expected
 
@@ -422,7 +432,7 @@ def test_the_command_and_the_schema_do_without_jax():
     code = (
         "import sys, ec_jax.main, ec_jax.config as c;"
         "from configs import default;"
-        "c._check_fields(c.flatten(default.get_config()));"
+        "c.validate(default.get_config());"
         "print({'jax', 'flax', 'orbax', 'tensorflow'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -280,7 +280,12 @@ def test_every_field_can_be_overridden_in_either_form(workdir):
     before = STUB.format("print(self.config.to_json())")
     before += "\nfrom ec_jax.data import sources\nsources.check = lambda *a: None"
     whole = [f"--config.{field}={value}" for field, value in OTHER.items()]
-    apart = [part for f, v in OTHER.items() for part in (f"--config.{f}", v)]
+    # absl's switches take no value of their own: --config.FIELD or --noconfig.FIELD.
+    apart = [
+        part
+        for f, v in OTHER.items()
+        for part in ((f"--config.{f}",) if v is True else (f"--config.{f}", v))
+    ]
     for overrides in (whole, apart):
         done = command(DIGITS, f"--workdir={workdir}", *overrides, before=before)
         assert done.stderr == ""

@@ -15,7 +15,8 @@ def masked_kl(
     Args:
       teacher_logits: [n, C], any float dtype; computed in float32.
       student_logits: [n, C].
-      allowed: bool [C], at least one true: the classes among which the teacher chooses.
+      allowed: bool [C] or [n, C], at least one true a row: the classes among which the teacher
+        chooses.
 
     Returns:
       float32 [n], in nats, >= 0; not averaged.
@@ -29,8 +30,9 @@ def masked_kl(
     """
     teacher = teacher_logits.astype(jnp.float32)
     # Not −inf: 0 · −inf would make both the value and its gradient NaN.
-    teacher = jnp.where(allowed[None], teacher, jnp.finfo(jnp.float32).min)
+    allowed = jnp.broadcast_to(jnp.atleast_2d(allowed), teacher.shape)
+    teacher = jnp.where(allowed, teacher, jnp.finfo(jnp.float32).min)
     log_p = jax.nn.log_softmax(teacher, axis=-1)
     log_q = jax.nn.log_softmax(student_logits.astype(jnp.float32), axis=-1)
-    terms = jnp.where(allowed[None], jnp.exp(log_p) * (log_p - log_q), 0.0)
+    terms = jnp.where(allowed, jnp.exp(log_p) * (log_p - log_q), 0.0)
     return jnp.sum(terms, axis=-1)

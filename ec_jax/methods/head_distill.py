@@ -3,7 +3,8 @@
     L = mean over D_r and D_f of KL( softmax(f0's logits with the forgotten classes masked) ‖ f )
 
 Only the head moves; the backbone, and with it every feature, stays the original's. The
-accuracy on the forget set falls to zero and nothing is erased.
+accuracy on the forget set falls to zero and nothing is erased. Where samples are forgotten, the
+teacher's prediction of a forget image leaves its own label out and that of a retain image nothing.
 
 Source: Jeon et al. 2024, arXiv 2405.17878, whose head distillation shows the same.
 """
@@ -13,37 +14,34 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from ec_jax import parallel
 from ec_jax.losses.distillation import masked_kl
-from ec_jax.methods import Context
+from ec_jax.methods import Context, Method, others
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadDistill:
+class HeadDistill(Method):
     """Head distillation on a model whose last supervision point is ``last``."""
 
     last: str
-    uses_modules = False
     head_only = True
 
     def prepare(self, context: Context) -> dict:
-        """The original's head, and the classes that its prediction may name."""
-        head = context.original["params"]["head"]
-        allowed = np.ones(head["bias"].shape, bool)
-        allowed[list(context.forget_classes)] = False
-        return {"head": head, "allowed": jnp.asarray(allowed)}
+        """The original's head, and which classes are forgotten."""
+        return {"head": context.original["params"]["head"], "forgotten": context.forgotten}
 
-    def loss(self, outputs, batch, extras, key):
+    def loss(self, step):
         """The mean divergence over both streams; metrics per stream."""
-        del batch, key
         metrics, sizes = {}, {}
-        for name, out in outputs.items():
+        head, forgotten = step.extras["head"], step.extras["forgotten"]
+        for name, out in step.outputs.items():
             # The features are the original's, so its logits need no second pass.
-            features = out.embeddings[self.last]
-            teacher = features @ extras["head"]["kernel"] + extras["head"]["bias"][None]
-            values = masked_kl(teacher, out.logits[self.last], extras["allowed"])
+            teacher = out.embeddings[self.last] @ head["kernel"] + head["bias"][None]
+            allowed = others(forgotten, step.batch[name]["label"])
+            if name == "retain":  # where samples are forgotten, nothing is masked
+                allowed |= ~jnp.any(forgotten)
+            values = masked_kl(teacher, out.logits[self.last], allowed)
             metrics[f"divergence/{name}"] = parallel.global_mean(values)
             sizes[name] = len(values)
         total = sum(metrics[f"divergence/{name}"] * size for name, size in sizes.items())

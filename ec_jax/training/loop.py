@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -26,6 +26,7 @@ def train(
     min_spread: float,
     remedy: str,
     folder: Path,
+    before: Mapping[str, float] | None = None,
 ) -> None:
     """Trains up to ``steps`` updates, from the newest checkpoint where there is one.
 
@@ -40,6 +41,7 @@ def train(
       min_spread: the smallest allowed ratio of the features' variance to its start.
       remedy: what to do about numbers that go bad, for the message.
       folder: for TensorBoard.
+      before: ``seconds`` and ``images`` that were spent before the first step.
 
     With a state its cost is saved: ``seconds`` (of the steps up to it, over all resumes; what a
     killed start did after its last checkpoint does not count), ``steps`` and ``images``.
@@ -48,7 +50,8 @@ def train(
       TrainingError: a loss is not finite, or the features collapsed. Checkpoints written
         before that step stay; none is written after it.
     """
-    spent = 0.0
+    before = before or {"seconds": 0.0, "images": 0}
+    spent = before["seconds"]
     if checkpoints.latest_step() is not None:
         state, cost = checkpoints.restore(state)
         spent = cost["seconds"]
@@ -63,7 +66,11 @@ def train(
 
     def cost(step: int) -> dict[str, float]:
         seconds = spent + time.monotonic() - began
-        return {"seconds": round(seconds, 3), "steps": step, "images": step * images}
+        return {
+            "seconds": round(seconds, 3),
+            "steps": step,
+            "images": before["images"] + step * images,
+        }
 
     try:
         for step in range(start, steps):

@@ -30,6 +30,7 @@ class Training:
       batch_norm_train: parts in BatchNorm's training mode.
       min_spread: variance of the features, as a share of its start, that counts as collapse.
       head_only: of the parts that move, only the heads do.
+      method: what unlearns, where the training is that.
     """
 
     streams: Mapping[str, tuple[np.ndarray, int]]
@@ -41,6 +42,7 @@ class Training:
     batch_norm_train: tuple[str, ...]
     min_spread: float = VANISHED
     head_only: bool = False
+    method: Method | None = None
 
 
 def plan(
@@ -53,7 +55,7 @@ def plan(
     """The training of a stage.
 
     Args:
-      stage: ``original``, ``oracle``, ``modules`` or ``unlearn``.
+      stage: ``original``, ``oracle``, ``proxy``, ``modules`` or ``unlearn``.
       config: of the run.
       splits: {split: indices}.
       points: supervision points of the model, first to last.
@@ -61,7 +63,10 @@ def plan(
     """
     everything = np.concatenate([splits["retain_train"], splits["forget_train"]])
     if stage == "unlearn":
-        return _unlearning(config, splits, method)
+        return _unlearning(config, splits, points, method)
+    if stage == "proxy":
+        oracle = plan("oracle", config, splits, points, method)
+        return _shortened(oracle, config.proxy.share)
     modules = stage == "modules"
     group, part = ("modules", "modules") if modules else ("original", "backbone")
     indices = splits["retain_train"] if stage == "oracle" else everything
@@ -76,15 +81,18 @@ def plan(
     )
 
 
-def _unlearning(config: Any, splits: Mapping[str, np.ndarray], method: Method) -> Training:
+def _unlearning(
+    config: Any, splits: Mapping[str, np.ndarray], points: Sequence[str], method: Method
+) -> Training:
     parts = ("backbone", "modules") if method.uses_modules else ("backbone",)
     taken = config.unlearn.batch_norm == "train" and not method.head_only
-    return Training(
-        {
-            "retain": (splits["retain_train"], config.data.retain_batch_size),
-            "forget": (splits["forget_train"], config.data.forget_batch_size),
-        },
-        config.unlearn.steps,
+    streams = {
+        name: (splits[f"{name}_train"], config.data[f"{name}_batch_size"])
+        for name in method.streams
+    }
+    training = Training(
+        streams,
+        0 if method.closed_form else config.unlearn.steps,
         "unlearn",
         method.loss,
         modules=method.uses_modules,
@@ -92,7 +100,21 @@ def _unlearning(config: Any, splits: Mapping[str, np.ndarray], method: Method) -
         batch_norm_train=parts if taken else (),
         min_spread=config.unlearn.min_spread,
         head_only=method.head_only,
+        method=method,
     )
+    if not method.fresh:
+        return training
+    oracle = _shortened(plan("oracle", config, splits, points, method), method.fresh)
+    return dataclasses.replace(
+        oracle,
+        streams={"retain": oracle.streams[supervised.STREAM]},
+        loss=method.loss,
+        method=method,
+    )
+
+
+def _shortened(training: Training, share: float) -> Training:
+    return dataclasses.replace(training, steps=max(round(share * training.steps), 1))
 
 
 def _steps(epochs: float, examples: int, batch_size: int) -> int:

@@ -12,10 +12,8 @@ STREAM = "train"
 def make_loss(points: Sequence[str]) -> Loss:
     """Mean over ``points`` of the cross-entropy on the stream ``train``."""
 
-    def loss(outputs, batch, extras, key):
-        del extras, key
-        labels = batch[STREAM]["label"]
-        logits = outputs[STREAM].logits
+    def loss(step):
+        labels, logits = step.batch[STREAM]["label"], step.outputs[STREAM].logits
         values = {p: parallel.global_mean(cross_entropy(logits[p], labels)) for p in points}
         accuracy = parallel.global_mean((logits[points[-1]].argmax(-1) == labels).astype("float32"))
         metrics = {f"cross_entropy/{p}": v for p, v in values.items()}

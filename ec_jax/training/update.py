@@ -6,6 +6,7 @@ the network that move, and the parts whose BatchNorm takes batch statistics.
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,12 +15,18 @@ import optax
 
 from ec_jax import parallel
 from ec_jax.data import augment
+from ec_jax.methods import Batch, Forward, Step
+from ec_jax.methods import forward as backbone_forward
 from ec_jax.models.network import Network, Outputs
 from ec_jax.rng import fold
 from ec_jax.training.state import TrainState
 
-Batch = dict[str, dict[str, jax.Array]]  # {stream: {"image": uint8 [b, h, w, c], "label": [b]}}
-Loss = Callable[[dict[str, Outputs], Batch, Any, jax.Array], tuple[jax.Array, dict]]
+Loss = Callable[[Step], tuple[jax.Array, dict]]
+
+
+def _as_it_is(step: Step, forward: Forward) -> Batch:
+    del forward
+    return step.batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +34,15 @@ class Recipe:
     """What distinguishes one training from another.
 
     Attributes:
-      loss: ``loss(outputs, batch, extras, key) -> (scalar, metrics)``, run per device; the
-        scalar and the metrics are those of the whole batch, equal on all devices.
+      loss: ``loss(step) -> (scalar, metrics)``, run per device; the scalar and the metrics
+        are those of the whole batch, equal on all devices.
       optimizer: an optax transformation over the trained parts.
       trained: parts of the network that move (``backbone``, ``modules``).
       batch_norm_train: parts whose BatchNorm uses and updates batch statistics.
       augment: a kind of ``ec_jax.data.augment``.
+      steps: updates in all, of which ``Step.progress`` tells the share.
+      view: as ``Method.view``.
+      limit: as ``Method.limit``.
     """
 
     loss: Loss
@@ -40,6 +50,9 @@ class Recipe:
     trained: tuple[str, ...]
     batch_norm_train: tuple[str, ...]
     augment: str = "none"
+    steps: int = 1
+    view: Callable[[Step, Forward], Batch] = _as_it_is
+    limit: Callable[[Any, Any], Any] = lambda updates, extras: updates
 
 
 def make_update(
@@ -56,7 +69,8 @@ def make_update(
     Returns:
       ``update(state, shared, batch) -> (state, metrics)`` for ``parallel.per_device``.
       ``shared`` holds ``key``, the training's own random key, and ``extras``, what the method
-      prepared. All streams of the batch go through one forward pass. Metrics are scalars:
+      prepared; ``batch`` is {stream: {"image": uint8 [b, h, w, c], "label": int32 [b]}}. All
+      streams of the batch go through one forward pass. Metrics are scalars:
       the loss's own, ``loss``, ``grad_norm``, ``update_norm``, and ``spread``: the smallest
       ratio, over streams and points, of the embeddings' variance to that of the first step.
       Each stream counts by itself: forget features that fall into one point would hide among
@@ -71,35 +85,39 @@ def make_update(
             train_modules="modules" in recipe.batch_norm_train,
         )
 
+    def look(stream, part, key):
+        keys = _image_keys(key, stream, part["label"])
+        images = augment.augment(part["image"], keys, recipe.augment)
+        return {**part, "image": augment.normalize(images, mean, std)}
+
     def update(state: TrainState, shared: dict, batch: Batch):
         key = jax.random.fold_in(shared["key"], state.step)
-        images = {
-            name: augment.normalize(
-                augment.augment(
-                    part["image"], _image_keys(key, name, part["label"]), recipe.augment
-                ),
-                mean,
-                std,
-            )
-            for name, part in batch.items()
-        }
         frozen = {p: v for p, v in state.params.items() if p not in recipe.trained}
+        trained = {p: state.params[p] for p in recipe.trained}
+        seen = Step(
+            outputs={},
+            batch={name: look(name, part, key) for name, part in batch.items()},
+            extras=shared["extras"],
+            params=trained,
+            progress=state.step / recipe.steps,
+            count=state.step,
+            key=fold(key, "loss"),
+        )
+        batch = jax.lax.stop_gradient(recipe.view(seen, partial(backbone_forward, network)))
 
         def loss(trained):
             # One pass over all streams: their images share BatchNorm's batch statistics.
-            outputs, stats = forward(
-                {**frozen, **trained}, state.batch_stats, jnp.concatenate(list(images.values()))
-            )
-            value, metrics = recipe.loss(
-                _split(outputs, batch), batch, shared["extras"], fold(key, "loss")
-            )
+            images = jnp.concatenate([part["image"] for part in batch.values()])
+            outputs, stats = forward({**frozen, **trained}, state.batch_stats, images)
+            step = seen.replace(outputs=_split(outputs, batch), batch=batch, params=trained)
+            value, metrics = recipe.loss(step)
             return value, (outputs, stats, metrics)
 
-        trained = {p: state.params[p] for p in recipe.trained}
         (value, (outputs, stats, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(trained)
         # The loss is the whole batch's on every device, so the mean is its exact gradient.
         grads = jax.lax.pmean(grads, parallel.AXIS)
         updates, opt_state = recipe.optimizer.update(grads, state.opt_state, trained)
+        updates = recipe.limit(updates, shared["extras"])
         parts = _split(outputs, batch)
         variance = {
             stream: {p: parallel.global_variance(parts[stream].embeddings[p]) for p in points}

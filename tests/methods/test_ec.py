@@ -37,7 +37,10 @@ def outputs_and_batch(seed=0):
 def value(method, outputs, batch, devices=1):
     mesh = parallel.make_mesh(devices)
     program = parallel.per_device(
-        lambda state, shared, b: method.loss(b[0], b[1], {}, jax.random.key(0)), mesh
+        lambda state, shared, b: method.loss(
+            methods.Step(b[0], b[1], {}, {}, 0.0, 0, jax.random.key(0))
+        ),
+        mesh,
     )
     return jax.device_get(program({}, {}, parallel.shard((outputs, batch), mesh)))
 

@@ -10,6 +10,7 @@ from command import changed
 from configs import digits
 from ec_jax import methods
 from ec_jax.pipeline import Experiment
+from ec_jax.training import prepare
 
 SETTINGS = {
     "method": "head_distill",
@@ -57,10 +58,12 @@ def test_it_needs_no_modules(experiment):
 
 
 def test_the_teacher_is_the_original_head_on_the_original_features(experiment):
-    context = methods.Context(experiment.model("original"), experiment.scenario.forget_classes)
+    models = {"original": experiment.model("original")}
+    batches = prepare.Batches(experiment.scenario)
+    context = prepare.context(experiment.scenario, models, batches)
     method = methods.build(experiment.config, experiment.scenario.network(modules=False).points)
     extras = method.prepare(context)
-    assert extras["allowed"].tolist() == [i != 3 for i in range(10)]
+    assert extras["forgotten"].tolist() == [i == 3 for i in range(10)]
     np.testing.assert_array_equal(
         extras["head"]["kernel"], context.original["params"]["head"]["kernel"]
     )

@@ -1,0 +1,80 @@
+"""The config of a method: its own group, and what its recipe says of other fields."""
+
+from collections.abc import Collection
+from typing import Any
+
+from ec_jax import registry
+from ec_jax.errors import InputError, nearest
+
+
+def add_methods(config: Any) -> None:
+    """Gives a config the group of every method that has settings, with their defaults."""
+    for name in registry.names():
+        _add_group(config, name)
+
+
+def _add_group(config: Any, name: str) -> None:
+    if found := registry.settings(name):
+        group = registry.group(name)
+        if group not in config:
+            config[group] = type(config)()
+        for field, (default, _, _) in found.items():
+            if field not in config[group]:
+                config[group][field] = default
+
+
+def complete(config: Any, kept: Collection[str] = ()) -> Any:
+    """Fills in the method's recipe, then what the config file says of this method.
+
+    The order, later ones first: the command line (``kept``), the config file's ``recipes``, the
+    method's own ``RECIPE``, the config file.
+
+    Args:
+      config: as a file's ``get_config`` gives it; not changed.
+      kept: dotted fields that stay as they are.
+
+    Returns:
+      The complete config, locked; its ``recipes`` are empty.
+
+    Raises:
+      InputError: there is no such method.
+    """
+    check_method(config.method)
+    out = config.copy_and_resolve_references().unlock()
+    of_file = out.get("recipes", {}).get(config.method, {})
+    found = {**registry.recipe(config.method), **flatten(of_file)}
+    out.recipes = {}
+    _add_group(out, config.method)
+    for field, value in found.items():
+        if field not in kept:
+            out.update_from_flattened_dict({field: value})
+    return out.lock()
+
+
+def check_method(name: Any) -> None:
+    """Refuses a method that there is not.
+
+    Raises:
+      InputError: neither a name of ``registry.names()`` nor a path.
+    """
+    if isinstance(name, str) and (name in registry.names() or ":" in name):
+        return
+    near = f"{nearest(name, registry.names())} " if isinstance(name, str) else ""
+    listed = ", ".join(registry.names())
+    raise InputError("method", name, f"{near}one of {listed}, or a path module:object")
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """{dotted field: value}."""
+    out: dict[str, Any] = {}
+
+    def visit(group: Any, prefix: str) -> None:
+        for key in group:
+            value = group[key]
+            if hasattr(value, "keys"):
+                visit(value, f"{prefix}{key}.")
+            else:
+                out[prefix + key] = value
+
+    visit(config, "")
+    return out

@@ -1,0 +1,101 @@
+"""Which unlearning methods there are, and their settings and recipes, without importing them.
+
+A method is a module with ``build(config, points)``. Its name is that of a file in
+``ec_jax/methods``, or of an entry point in the group ``ec_jax.methods``; the path
+``module:object`` names one that is neither. The module may say, as plain literals::
+
+    SETTINGS = {"alpha": (0.5, ">= 0", "weight of the divergence")}   # the group config.NAME
+    RECIPE = {"unlearn.optimizer.learning_rate": 0.01}                # defaults of other fields
+
+They are read from the source: a mistake in a command is answered before JAX is imported.
+"""
+
+import ast
+import functools
+import importlib
+import importlib.util
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from ec_jax.errors import InputError
+
+GROUP = "ec_jax.methods"
+_FOLDER = Path(__file__).parent / "methods"
+_OWN = "ec"  # its settings are a group of configs/default.py
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The methods that have a name, own and installed ones."""
+    own = {p.stem for p in _FOLDER.glob("[!_]*.py")}
+    return tuple(sorted(own | {e.name for e in entry_points(group=GROUP)}))
+
+
+def builder(name: str) -> Callable:
+    """The function that makes a method: ``build(config, points)``.
+
+    Raises:
+      InputError: there is none by that name or path.
+    """
+    module, _, attribute = _path(name).partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError("method", name, f"cannot be imported: {error}") from error
+
+
+def settings(name: str) -> dict[str, tuple[Any, str, str]]:
+    """{field of the method's group: (default, what is allowed, what it is)}."""
+    return {} if name == _OWN else _literals(name).get("SETTINGS", {})
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """{dotted field: the method's default}."""
+    return _literals(name).get("RECIPE", {})
+
+
+def group(name: str) -> str:
+    """The config's group of a method: its name, or the module's where it is a path."""
+    return name.partition(":")[0].rpartition(".")[2]
+
+
+def _path(name: str) -> str:
+    """module:object of a method's name."""
+    if (_FOLDER / f"{name}.py").is_file():
+        return f"{GROUP}.{name}:build"
+    found = [e.value for e in entry_points(group=GROUP, name=name)] or [name]
+    return found[0] if ":" in found[0] else f"{found[0]}:build"
+
+
+@functools.cache
+def _literals(name: str) -> dict[str, dict[str, Any]]:
+    """The module's SETTINGS and RECIPE."""
+    file = _FOLDER / f"{name}.py"
+    if not file.is_file():
+        file = _outside(name)
+    try:
+        assigned = {
+            target.id: node.value
+            for node in ast.parse(file.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        wanted = assigned.keys() & {"SETTINGS", "RECIPE"}
+        return {key: dict(ast.literal_eval(assigned[key])) for key in wanted}
+    except (OSError, SyntaxError, ValueError, TypeError) as error:
+        remedy = f"{file.name}: SETTINGS and RECIPE must be dictionaries of literals ({error})"
+        raise InputError("method", name, remedy) from error
+
+
+def _outside(name: str) -> Path:
+    module = _path(name).partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        raise InputError("method", name, f"cannot be imported: {error}") from error
+    if spec is None or not spec.origin:
+        raise InputError("method", name, f"there is no module {module!r}; install it")
+    return Path(spec.origin)
