@@ -50,6 +50,8 @@ def get_config() -> ConfigDict:
     c.data.name = "digits"  # digits | fashion_mnist | cifar10 | cifar100
     c.data.data_dir = ""  # where TFDS keeps prepared sets; empty = TFDS's own default
     c.data.manual_dir = ""  # folder of archives already downloaded; empty = download
+    # Labels that are groups of classes: coarse (cifar100) | 0,2,4|1,3,5; empty: no groups.
+    c.data.groups = ""
     c.data.subset = 0  # training images kept, drawn stratified by class; 0 = all
     c.data.augment = "none"  # none | flip | crop | crop+flip (crop: 4-pixel zero padding)
     c.data.batch_size = 128  # images a step for original, oracle and modules, all devices together
@@ -58,8 +60,10 @@ def get_config() -> ConfigDict:
     c.data.eval_batch_size = 500  # images a forward pass in evaluation, all devices together
 
     c.forget = ConfigDict()
-    c.forget.classes = "3"  # comma list of ids or names | random:K | file:PATH (one a line)
-    c.forget.seed = 0  # draws the classes of random:K; apart from `seed`, so that seeds share them
+    # Comma list of ids or names | random:K | file:PATH (one a line) | samples:N (N training images)
+    # | samples:PATH (the index of one a line).
+    c.forget.classes = "3"
+    c.forget.seed = 0  # draws random:K and samples:N; apart from `seed`, so that seeds share them
 
     c.model = ConfigDict()
     c.model.name = "resnet"  # resnet (CIFAR stem)

@@ -46,6 +46,7 @@ def _rules() -> dict[str, Any]:
         "data.name": str,
         "data.data_dir": str,
         "data.manual_dir": str,
+        "data.groups": str,
         "data.subset": _COUNT_OR_0,
         "data.augment": ("none", "flip", "crop", "crop+flip"),
         "data.batch_size": _COUNT,
@@ -114,7 +115,9 @@ def validate(config: Any) -> None:
     name = config.data.name
     sources.check_name(name)  # what is known of a set by name is checked before its archives
     _check_sizes(config, len(sources.class_names(name)), sources.train_size(name))
+    label_groups(config)
     chosen = forget_classes(config)
+    _check_samples(config, sources.train_size(name))
     if config.ec.candidates == "forget" and len(chosen) == 1:
         raise InputError(
             "ec.candidates",
@@ -168,6 +171,19 @@ def _check_sizes(config: Any, classes: int, images: int) -> None:
         )
 
 
+def _check_samples(config: Any, images: int) -> None:
+    from ec_jax.data import splits
+
+    spec, subset = config.forget.classes, config.data.subset
+    kind, _, rest = spec.strip().partition(":")
+    if kind != "samples":
+        return
+    if subset and not rest.isdecimal():
+        remedy = "indices are those of the whole set; with a file of them use 0"
+        raise InputError("data.subset", subset, remedy)
+    splits.parse_samples(spec, subset or images, config.forget.seed)
+
+
 def _check_choice(field: str, value: Any, choices: Sequence[Any]) -> None:
     if any(value == choice and type(value) is type(choice) for choice in choices):
         return
@@ -203,6 +219,14 @@ def forget_classes(config: Any) -> tuple[int, ...]:
 
     names = sources.class_names(config.data.name)
     return splits.parse_forget(config.forget.classes, names, config.forget.seed)
+
+
+def label_groups(config: Any) -> Any:
+    """Groups of classes that are the labels, and their names; None: classes are."""
+    from ec_jax.data import groups, sources
+
+    name = config.data.name
+    return groups.parse(config.data.groups, name, sources.class_names(name))
 
 
 def _check_points(config: Any) -> None:

@@ -7,7 +7,7 @@ import jax
 
 from ec_jax import config as config_lib
 from ec_jax import parallel
-from ec_jax.data import augment, sources, splits
+from ec_jax.data import augment, groups, sources, splits
 from ec_jax.models.network import Network, Variables, build
 
 
@@ -17,7 +17,9 @@ class Scenario:
     Attributes:
       config: the config.
       mesh: of the devices.
-      forget_classes: ids of the classes to forget, ascending.
+      forget_classes: ids of the labels to forget, ascending: none where samples are forgotten,
+        or classes that share their label with others that stay.
+      class_names: of the labels.
     """
 
     def __init__(self, config: Any):
@@ -29,7 +31,17 @@ class Scenario:
         self.config = config
         self.mesh = parallel.make_mesh(config.parallel.devices)
         sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
-        self.forget_classes = config_lib.forget_classes(config)
+        self._groups = config_lib.label_groups(config)
+        self._named = config_lib.forget_classes(config)
+        self.class_names = (
+            self._groups[1] if self._groups else sources.class_names(config.data.name)
+        )
+        self.forget_classes = self._named
+        if self._groups:
+            whole = [set(group) <= set(self._named) for group in self._groups[0]]
+            self.forget_classes = tuple(i for i, all_of_it in enumerate(whole) if all_of_it)
+            if sum(len(self._groups[0][i]) for i in self.forget_classes) != len(self._named):
+                self.forget_classes = ()  # some labels lose a part only
 
     @functools.cached_property
     def data(self) -> sources.Dataset:
@@ -39,18 +51,21 @@ class Scenario:
           InputError: it cannot be had, or is damaged.
         """
         data = self.config.data
-        return sources.load(
+        found = sources.load(
             data.name,
             data_dir=data.data_dir,
             manual_dir=data.manual_dir,
             subset=data.subset,
             seed=self.config.seed,
         )
+        return groups.grouped(found, *self._groups) if self._groups else found
 
     @functools.cached_property
     def splits(self) -> dict[str, Any]:
         """{split: indices into the training or test images}."""
-        return splits.split(self.data, self.forget_classes)
+        forget = self.config.forget
+        samples = splits.parse_samples(forget.classes, len(self.data.train_labels), forget.seed)
+        return splits.split(self.data, self._named, samples)
 
     @functools.cached_property
     def moments(self) -> tuple[Any, Any]:
@@ -61,7 +76,7 @@ class Scenario:
         """The network that the config describes."""
         return build(
             self.config.model,
-            len(sources.class_names(self.config.data.name)),
+            len(self.class_names),
             module_kind=self.config.modules.kind if modules else None,
             axis_name=parallel.AXIS,
         )
@@ -78,9 +93,19 @@ class Scenario:
         return {
             "dataset": c.data.name,
             "forget_classes": list(self.forget_classes),
-            "forget_names": [self.data.class_names[i] for i in self.forget_classes],
+            "forget_names": [self.class_names[i] for i in self.forget_classes],
+            **self._in_part(),
             "images": {split: len(rows) for split, rows in self.splits.items()},
             "model": f"{c.model.name}{c.model.depth}-w{c.model.width}",
             "points": list(self.network().points),
             "features": c.evaluation.features,
         }
+
+    def _in_part(self) -> dict[str, str]:
+        """What is forgotten in words, where it is no whole label."""
+        if self.forget_classes:
+            return {}
+        if not self._named:
+            return {"forget": f"{len(self.splits['forget_train'])} training images"}
+        names = sources.class_names(self.config.data.name)
+        return {"forget": "sub-class " + ", ".join(names[i] for i in self._named)}

@@ -10,9 +10,7 @@ import errno
 import io
 import logging
 import os
-import socket
 import tempfile
-import threading
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ec_jax.data import network
 from ec_jax.errors import InputError
 
 _FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
@@ -43,7 +42,6 @@ _SETS = {
     "cifar100": (tuple(_CIFAR100.split()), (32, 32, 3), 50_000),
 }
 _DECODED_AT_ONCE = 4096  # images in memory in TFDS's own form while a set is read
-_PROBE_SECONDS = 3.0  # for a host's name and a connection to it
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # What reading damaged files raises; anything else is a fault of the program.
@@ -61,6 +59,9 @@ class Dataset:
       train_labels: int32 [n].
       test_images: uint8 [m, h, w, c].
       test_labels: int32 [m].
+      train_classes: int32 [n], the classes as the set has them: the labels, unless those are
+        groups of classes.
+      test_classes: int32 [m].
     """
 
     name: str
@@ -69,6 +70,8 @@ class Dataset:
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    train_classes: np.ndarray
+    test_classes: np.ndarray
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -184,7 +187,16 @@ def load(
         train_images, train_labels = _read_images(builder, "train", kept), train_labels[kept]
         test_labels = _read_labels(builder, "test")
         test_images = _read_images(builder, "test", np.arange(len(test_labels)))
-    return Dataset(name, class_names(name), train_images, train_labels, test_images, test_labels)
+    return Dataset(
+        name,
+        class_names(name),
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        train_labels,
+        test_labels,
+    )
 
 
 def _path(folder: str) -> Path:
@@ -276,24 +288,8 @@ def _check_network(builder: Any) -> None:
         return  # the proxy knows the hosts, this machine need not
     urls = [urllib.parse.urlparse(url) for url in builder.url_infos]
     for host, port in {(u.hostname, u.port or (443 if u.scheme == "https" else 80)) for u in urls}:
-        if not _reachable(host, port):
+        if not network.reachable(host, port):
             raise _not_to_be_had(builder, f"no network to {host}")
-
-
-def _reachable(host: str, port: int) -> bool:
-    """Whether a connection can be made within ``_PROBE_SECONDS``."""
-    made = threading.Event()
-
-    def connect():
-        with contextlib.suppress(OSError):
-            socket.create_connection((host, port), _PROBE_SECONDS).close()
-            made.set()
-
-    # Looking up a name knows no timeout, and a host with many addresses gets one for each.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(_PROBE_SECONDS)
-    return made.is_set()
 
 
 def _not_to_be_had(builder: Any, reason: str) -> InputError:

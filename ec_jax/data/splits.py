@@ -19,13 +19,14 @@ def parse_forget(spec: str, class_names: Sequence[str], seed: int) -> tuple[int,
     """The classes that a spec names.
 
     Args:
-      spec: a comma list of ids or names; ``random:K``; or ``file:PATH`` with one id or name a
-        line (empty lines and what follows a ``#`` are skipped).
+      spec: a comma list of ids or names; ``random:K``; ``file:PATH`` with one id or name a
+        line (empty lines and what follows a ``#`` are skipped); or ``samples:…``, which names
+        images and no class: see ``parse_samples``.
       class_names: names of all C classes, in the order of their ids.
       seed: draws the classes of ``random:K``.
 
     Returns:
-      Sorted ids without repetition, at least one and fewer than C.
+      Sorted ids without repetition, at least one and fewer than C; none of ``samples:…``.
 
     Raises:
       InputError: the spec names no class, an unknown one, or all of them.
@@ -37,9 +38,7 @@ def parse_forget(spec: str, class_names: Sequence[str], seed: int) -> tuple[int,
     if colon and kind == "random":
         chosen = _random(rest, spec, len(class_names), seed)
     elif colon and kind == "samples":
-        raise InputError(
-            FIELD, spec, "only whole classes can be forgotten; name classes, or random:K"
-        )
+        return ()
     else:
         entries = _lines(rest, spec) if colon and kind == "file" else spec.split(",")
         chosen = [_class_id(e.strip(), spec, class_names) for e in entries if e.strip()]
@@ -48,6 +47,43 @@ def parse_forget(spec: str, class_names: Sequence[str], seed: int) -> tuple[int,
     if len(set(chosen)) == len(class_names):
         raise InputError(FIELD, spec, "forgets all classes; leave at least one to retain")
     return tuple(sorted(set(chosen)))
+
+
+def parse_samples(spec: str, images: int, seed: int) -> np.ndarray | None:
+    """The training images that a spec names one by one.
+
+    Args:
+      spec: ``samples:N``, N images drawn at random, or ``samples:PATH``, a text file with the
+        index of one training image a line.
+      images: how many training images there are.
+      seed: draws them.
+
+    Returns:
+      int64, ascending, without repetition; None where the spec names classes.
+
+    Raises:
+      InputError: fewer than one image, an index out of range, or nothing left to retain.
+    """
+    kind, _, rest = spec.strip().partition(":")
+    if kind != "samples":
+        return None
+    if re.fullmatch("[0-9]{1,9}", rest):
+        if not 1 <= int(rest) < images:
+            raise InputError(FIELD, spec, f"samples:N takes an integer N from 1 to {images - 1}")
+        from ec_jax import rng  # imports JAX, which a refusal does not need
+
+        drawn = rng.generator(seed, "forget_samples").permutation(images)[: int(rest)]
+        return np.sort(drawn).astype(np.int64)
+    entries = [e.strip() for e in _lines(rest, spec, "image") if e.strip()]
+    for entry in entries:
+        if not re.fullmatch("[0-9]{1,9}", entry) or int(entry) >= images:
+            remedy = f"{entry!r} is no index of a training image; they go from 0 to {images - 1}"
+            raise InputError(FIELD, spec, remedy)
+    chosen = np.unique(np.array([int(e) for e in entries], np.int64))
+    if not 1 <= len(chosen) < images:
+        remedy = f"names {len(chosen)} of {images} training images; at least one, and not all"
+        raise InputError(FIELD, spec, remedy)
+    return chosen
 
 
 def _random(count: str, spec: str, classes: int, seed: int) -> list[int]:
@@ -59,15 +95,15 @@ def _random(count: str, spec: str, classes: int, seed: int) -> list[int]:
     return [int(i) for i in draw.permutation(classes)[: int(count)]]
 
 
-def _lines(path: str, spec: str) -> list[str]:
+def _lines(path: str, spec: str, what: str = "class") -> list[str]:
     try:
         # pathlib's own form raises RuntimeError for a user that does not exist.
         text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or "cannot be read"
-        raise InputError(FIELD, spec, f"{reason}; give a text file, one class a line") from error
+        raise InputError(FIELD, spec, f"{reason}; give a text file, one {what} a line") from error
     except ValueError as error:
-        raise InputError(FIELD, spec, "not a text file; give one class a line") from error
+        raise InputError(FIELD, spec, f"not a text file; give one {what} a line") from error
     return [line.partition("#")[0] for line in text.splitlines()]
 
 
@@ -86,7 +122,9 @@ def _class_id(entry: str, spec: str, class_names: Sequence[str]) -> int:
     raise InputError(FIELD, spec, f"no class is named {entry!r}; did you mean {near!r}?")
 
 
-def split(dataset: Dataset, forget_classes: Sequence[int]) -> dict[str, np.ndarray]:
+def split(
+    dataset: Dataset, forget_classes: Sequence[int], samples: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Indices of the four splits, by the names in ``SPLITS``.
 
     Each is in an order shuffled once and for all: sets stored class by class would make
@@ -94,16 +132,21 @@ def split(dataset: Dataset, forget_classes: Sequence[int]) -> dict[str, np.ndarr
 
     Args:
       dataset: a set in memory.
-      forget_classes: ids of the classes to forget.
+      forget_classes: ids of the classes to forget, as the set names them: fine ones, where its
+        labels are groups of classes.
+      samples: indices of the training images to forget, in place of classes.
 
     Returns:
-      int64 indices into the training images (``…_train``) or the test images (``…_test``).
+      int64 indices into the training images (``…_train``) or the test images (``…_test``);
+      ``forget_test`` is empty where samples are forgotten: no test image is one of them.
     """
     from ec_jax import rng  # imports JAX, see above
 
     out = {}
-    for part, labels in (("train", dataset.train_labels), ("test", dataset.test_labels)):
-        order = rng.generator(0, "splits", part).permutation(len(labels))
-        forget = np.isin(labels[order], forget_classes)
+    for part, classes in (("train", dataset.train_classes), ("test", dataset.test_classes)):
+        order = rng.generator(0, "splits", part).permutation(len(classes))
+        forget = np.isin(classes[order], forget_classes)
+        if samples is not None and part == "train":
+            forget = np.isin(order, samples)
         out[f"forget_{part}"], out[f"retain_{part}"] = order[forget], order[~forget]
     return {name: out[name] for name in SPLITS}

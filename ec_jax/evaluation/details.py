@@ -12,11 +12,11 @@ import numpy as np
 from ec_jax import rng
 from ec_jax.evaluation import cka
 from ec_jax.evaluation.features import Features
+from ec_jax.evaluation.target import forget_split
 
 SCHEMA = 1
-TESTS = ("forget_test", "retain_test")
 PAIRS = (("unlearned", "original"), ("unlearned", "oracle"), ("oracle", "original"))
-EMBEDDED = {"forget_test": 400, "retain_test": 800}  # images shown of each, at most
+EMBEDDED = (400, 800)  # images to be forgotten and to be kept that are shown, at most
 MATRIX_ROWS = 4096  # images of which a matrix is made, at most
 _PACKAGES = (
     "ec_jax",
@@ -33,14 +33,12 @@ _PACKAGES = (
 def details(
     features: Mapping[str, Mapping[str, Features]],
     class_names: Sequence[str],
-    forget_classes: Sequence[int],
 ) -> dict[str, Any]:
     """Everything of a report that is not one number, ready for JSON.
 
     Args:
       features: {model: {split: Features}}, of the same examples in the same order.
       class_names: C names.
-      forget_classes: ids.
 
     Returns:
       ``schema``, ``class_names``, and
@@ -54,13 +52,14 @@ def details(
 
       What has no images, or is of a model whose features are not finite, is left out.
     """
-    features = {name: splits for name, splits in features.items() if _finite(splits)}
+    shown = _shown(next(iter(features.values())))
+    features = {name: splits for name, splits in features.items() if _finite(splits, shown)}
     return {
         "schema": SCHEMA,
         "class_names": list(class_names),
-        "cka_matrix": {s: found for s in TESTS if (found := _matrices(features, s))},
-        "predicted_as": {s: found for s in TESTS if (found := _predicted(features, s))},
-        "embedding": _embedding(features, forget_classes),
+        "cka_matrix": {s: found for s in shown if (found := _matrices(features, s))},
+        "predicted_as": {s: found for s in shown if (found := _predicted(features, s))},
+        "embedding": _embedding(features, shown) if features else {},
         "environment": environment(),
     }
 
@@ -77,10 +76,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _finite(splits: Mapping[str, Features]) -> bool:
+def _shown(splits: Mapping[str, Features]) -> tuple[str, str]:
+    """The split on which forgetting is judged, and the retained test images."""
+    having = (f"accuracy/{split}" for split, part in splits.items() if len(part.labels))
+    return forget_split(having), "retain_test"
+
+
+def _finite(splits: Mapping[str, Features], shown: Sequence[str]) -> bool:
     return all(
         np.isfinite(values).all()
-        for split in TESTS
+        for split in shown
         for values in (splits[split].logits, *splits[split].points.values())
     )
 
@@ -116,19 +121,19 @@ def _predicted(features: Mapping[str, Mapping[str, Features]], split: str) -> di
 
 
 def _embedding(
-    features: Mapping[str, Mapping[str, Features]], forget_classes: Sequence[int]
+    features: Mapping[str, Mapping[str, Features]], shown: Sequence[str]
 ) -> dict[str, Any]:
     first = next(iter(features.values()))
     rows = {
         split: np.sort(
             rng.generator(0, "embedding", split).permutation(len(first[split].labels))[:most]
         )
-        for split, most in EMBEDDED.items()
+        for split, most in zip(shown, EMBEDDED, strict=True)
     }
     label = np.concatenate([first[split].labels[r] for split, r in rows.items()])
     if len(label) < 3:  # no plane to speak of
         return {}
-    point = tuple(first[TESTS[0]].points)[-1]
+    point = tuple(first[shown[0]].points)[-1]
     method = "UMAP" if importlib.util.find_spec("umap") and len(label) > _NEIGHBORS else "PCA"
     place = _umap if method == "UMAP" else _pca
     models = {
@@ -139,7 +144,7 @@ def _embedding(
         "method": method,
         "point": point,
         "label": label.tolist(),
-        "forget": np.isin(label, forget_classes).tolist(),
+        "forget": [split.startswith("forget") for split, r in rows.items() for _ in r],
         "models": {name: np.round(xy, 4).tolist() for name, xy in models.items()},
     }
 

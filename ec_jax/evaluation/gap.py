@@ -6,7 +6,9 @@ Made of the numbers of other metrics, not of features.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-# What is compared at every point on ``forget_test``, and what makes a fraction of it.
+from ec_jax.evaluation.target import forget_split
+
+# What is compared at every point on the forget set, and what makes a fraction of it.
 _REPRESENTATION = {"cka_to_original": 1.0, "probe": 100.0, "knn": 100.0}
 
 
@@ -20,6 +22,8 @@ def derive(
         gap/logit          = mean over K of |v_k − o_k|, K = the accuracies (``accuracy/*``)
         gap/representation = mean over K of |v_k − o_k|, K = for every point on ``forget_test``
                              CKA to the original, probe / 100, and k-NN / 100
+
+    Where samples are forgotten there is no ``forget_test``, and CKA on ``forget_train`` is K.
 
     K holds the keys that both have, each with the same weight. 0 is best and the oracle's own;
     a second oracle, trained from another seed, shows what can be hoped for. A model may be far
@@ -41,6 +45,7 @@ def derive(
     {'gap/logit': 3.0}
     """
     oracle = references.get("oracle", {})
+    split = forget_split(values)
     accuracies = [key for key in values if key.startswith("accuracy/")]
     parts = {
         "gap/logit": _differences(values, oracle, accuracies, 1.0),
@@ -48,7 +53,7 @@ def derive(
             difference
             for metric, unit in _REPRESENTATION.items()
             for difference in _differences(
-                values, oracle, [f"{metric}/forget_test/{point}" for point in points], unit
+                values, oracle, [f"{metric}/{split}/{point}" for point in points], unit
             )
         ],
     }

@@ -39,7 +39,7 @@ def measure(
     for name, values in streamed.items():
         numbers[name] |= values
     suite.refuse_nan(numbers, may_break)
-    return numbers, details.details(features, scenario.data.class_names, scenario.forget_classes)
+    return numbers, details.details(features, scenario.class_names)
 
 
 def _features(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ec_jax.evaluation.target import forget_split
+
 
 def harmonic_mean(a: float, b: float) -> float:
     """2ab / (a + b): high only where both are.
@@ -37,6 +39,8 @@ def derive(
         rus/to_original = H(1 − CKA(f, original; forget_test), CKA(f, original; retain_test))
         rus/to_oracle   = H(CKA(f, oracle; forget_test), CKA(f, oracle; retain_test))
 
+    Where samples are forgotten, ``forget_train`` takes the place of ``forget_test``.
+
     Only the last point counts, the features that the head reads: the early points of two
     networks are alike whatever was forgotten, so that a mean over points would hide the rest.
 
@@ -60,7 +64,8 @@ def derive(
     del references
     result = {}
     for reference in ("original", "oracle"):
-        keys = [f"cka_to_{reference}/{s}_test/{points[-1]}" for s in ("forget", "retain")]
+        splits = (forget_split(values), "retain_test")
+        keys = [f"cka_to_{reference}/{split}/{points[-1]}" for split in splits]
         if all(key in values for key in keys):
             # Rounding gives 1.0000001.
             forget, retain = (float(np.clip(values[key], 0.0, 1.0)) for key in keys)

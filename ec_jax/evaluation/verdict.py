@@ -9,6 +9,7 @@ Rules, the first that holds decides:
    less than half the way from the original's to the oracle's, by their similarity to the
    original's (CKA) or by how well they still tell the classes apart (k-NN, probe, recovery).
    The lesser of the two decides: features turned into others that hold as much are not erased.
+   Of forgotten samples: the images that membership inference takes for trained on.
 4. ``erased``: none of these.
 
 What the verdict cannot say:
@@ -27,6 +28,16 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ec_jax.evaluation.indicators import (
+    AT_POINTS,
+    MEMBERSHIP,
+    OF_SAMPLES,
+    SEPARABILITY,
+    SIMILARITY,
+    Indicator,
+    indicators,
+)
+from ec_jax.evaluation.target import TEST, TRAIN, forget_split
 from ec_jax.evaluation.thresholds import LIMIT
 
 ERASED = "erased"
@@ -35,46 +46,8 @@ DAMAGED = "damaged"
 NOT_FORGOTTEN = "not forgotten"
 
 
-SIMILARITY, SEPARABILITY = "similarity", "separability"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Indicator:
-    """What is compared on forget_test: a key, words, and what makes a fraction of it."""
-
-    key: str
-    words: str
-    unit: float
-    family: str
-
-    @property
-    def name(self) -> str:
-        return self.key.replace("/forget_test", "")
-
-
-def _indicators(points: Sequence[str]) -> list[_Indicator]:
-    """The indicators at the last two points, and those that have none."""
-    at_points = [
-        _Indicator(f"{metric}/forget_test/{point}", f"{words} at {point}", unit, family)
-        for metric, words, unit, family in _AT_POINTS
-        for point in points[-2:]
-    ]
-    head = "accuracy of a new head trained on few images (recovery)"
-    return [*at_points, _Indicator("recovery/head/forget_test", head, 100.0, SEPARABILITY)]
-
-
-_AT_POINTS = (
-    (
-        "cka_to_original",
-        "similarity of the features to the original's (CKA)",
-        1.0,
-        SIMILARITY,
-    ),
-    ("knn", "accuracy of nearest neighbours on the features (k-NN)", 100.0, SEPARABILITY),
-    ("probe", "accuracy of a new linear head on the features (probe)", 100.0, SEPARABILITY),
-)
 # Numbers that are not finite only where the network is not: a ratio of others may well be.
-_OF_THE_NETWORK = ("accuracy", "variance", *(metric for metric, *_ in _AT_POINTS))
+_OF_THE_NETWORK = ("accuracy", "variance", *(metric for metric, *_ in AT_POINTS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +76,7 @@ class _Case:
     unlearned: Mapping[str, float]
     points: Sequence[str]
     images: int  # of forget_test; 0: not known
+    split: str  # on which forgetting is judged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +87,21 @@ class _Finding:
 
 
 def judge(
-    models: Mapping[str, Mapping[str, float]], points: Sequence[str], images: int = 0
+    models: Mapping[str, Mapping[str, float]],
+    points: Sequence[str],
+    images: int = 0,
+    *,
+    whole: bool = True,
 ) -> Verdict:
     """Applies the module's rules to the numbers of one run.
 
-    The forget set is one of classes. Read are ``accuracy/forget_test``, ``accuracy/retain_test``,
-    and, where they are there, ``variance/SPLIT/LAST``, the ``cka_to_original``, ``knn`` and
-    ``probe`` of ``forget_test`` at the last two points, and ``recovery/head/forget_test``.
+    Where samples are forgotten, ``forget_train`` takes the place of ``forget_test``, and in place
+    of CKA, k-NN and probe ``mia/forget_train`` tells what is kept: their class stays, and with it
+    the features that describe it.
+
+    Read are ``accuracy/forget_test``, ``accuracy/retain_test``, and, where they are there,
+    ``variance/SPLIT/LAST``, the ``cka_to_original``, ``knn`` and ``probe`` of ``forget_test`` at
+    the last two points, and ``recovery/head/forget_test``.
 
     Without an oracle the references are weaker, and a sentence says so: the original for the
     retain set, 0 for the forget set, and CKA to the original at the last point alone, as nobody
@@ -128,7 +110,10 @@ def judge(
     Args:
       models: flat keys of "original", "unlearned" and, if there is one, "oracle".
       points: the supervision points, first to last, at least one.
-      images: in ``forget_test``; 0: not known, and chance is not allowed for.
+      images: of what is forgotten, on which it is judged; 0: not known, and chance is not allowed
+        for.
+      whole: every label that is to be forgotten is forgotten whole. Of a sub-class or of samples
+        an oracle may know as much as the original: what they share with others stays.
 
     Returns:
       The verdict.
@@ -145,6 +130,8 @@ def judge(
     ['superficial', 'erased']
     """
     case = _case(models, points, images)
+    if case.oracle and whole:
+        _check_oracle(case)
     passed, numbers, name = [], {}, ERASED
     for verdict, rule in _RULES:
         finding = rule(case)
@@ -163,23 +150,22 @@ def _case(models: Mapping[str, Mapping[str, float]], points: Sequence[str], imag
     if missing or not points:
         raise ValueError(f"no verdict without {', '.join(missing) or 'supervision points'}")
     oracle = models.get("oracle") or {}
-    case = _Case(models["original"], oracle, models["unlearned"], points, images)
-    needed = ["accuracy/forget_test", "accuracy/retain_test"]
+    split = forget_split(models["original"])
+    case = _Case(models["original"], oracle, models["unlearned"], points, images, split)
+    needed = [f"accuracy/{split}", "accuracy/retain_test"]
     if not case.oracle:
-        needed.append(f"cka_to_original/forget_test/{points[-1]}")
+        needed.append(f"cka_to_original/{split}/{points[-1]}")
     _check(case.unlearned, "unlearned", needed)
     for numbers, name in ((case.original, "original"), (case.oracle, "oracle")):
         _check(numbers, name, needed if numbers else ())
         for key in _not_finite(numbers):
             raise ValueError(f"no verdict: {key} of the {name} model is {numbers[key]}")
-    if case.oracle:
-        _check_oracle(case)
     return case
 
 
 def _check_oracle(case: _Case) -> None:
     """A network that knows the forget set as the original does is none: all would be erased."""
-    key = "accuracy/forget_test"
+    key = f"accuracy/{case.split}"
     known, original = case.oracle[key], case.original[key]
     if known > 0 and known >= original - LIMIT["forget_excess"]:
         raise ValueError(
@@ -228,7 +214,7 @@ def _retain_lost(case: _Case) -> _Finding:
 
 def _collapsed(case: _Case) -> _Finding:
     limit, numbers = LIMIT["variance_share"], {}
-    for split in ("forget_test", "retain_test"):
+    for split in (case.split, "retain_test"):
         key = f"variance/{split}/{case.points[-1]}"
         # The smaller of the two: an oracle may well put classes it never saw close together.
         references = [m[key] for m in (case.original, case.oracle) if key in m]
@@ -244,14 +230,17 @@ def _collapsed(case: _Case) -> _Finding:
 
 
 def _still_known(case: _Case) -> _Finding:
-    key, limit = "accuracy/forget_test", LIMIT["forget_excess"]
-    target = case.oracle[key] if case.oracle else 0.0
+    key, limit = f"accuracy/{case.split}", LIMIT["forget_excess"]
+    # Without an oracle: a class never seen is never named, a sample as often as a test image.
+    alone = 0.0 if case.split == TEST else case.unlearned["accuracy/retain_test"]
+    target = case.oracle[key] if case.oracle else alone
     excess = case.unlearned[key] - target
     name = "the oracle" if case.oracle else "a model that never saw them, it is assumed,"
     outcome = "not forgotten" if excess > limit else "the logits have forgotten"
     sentence = (
-        f"On test images to be forgotten the model is right on {case.unlearned[key]:.1f} %, "
-        f"{name} on {target:.1f} %: {outcome} (at most {limit:g} points more are allowed)."
+        f"On {_IMAGES[case.split]} to be forgotten the model is right on "
+        f"{case.unlearned[key]:.1f} %, {name} on {target:.1f} %: {outcome} "
+        f"(at most {limit:g} points more are allowed)."
     )
     return _Finding(excess > limit, (sentence,), {"forget_excess": excess})
 
@@ -261,7 +250,7 @@ def _features_kept(case: _Case) -> _Finding:
 
 
 def _too_similar(case: _Case) -> _Finding:
-    key, limit = f"cka_to_original/forget_test/{case.points[-1]}", LIMIT["similarity"]
+    key, limit = f"cka_to_original/{case.split}/{case.points[-1]}", LIMIT["similarity"]
     similarity = case.unlearned[key]
     outcome = "almost unchanged" if similarity >= limit else "changed"
     sentence = (
@@ -272,10 +261,10 @@ def _too_similar(case: _Case) -> _Finding:
 
 
 def _moved_too_little(case: _Case) -> _Finding:
-    shares, sentences, equal = {SIMILARITY: {}, SEPARABILITY: {}}, [], []
+    shares, sentences, equal = {SIMILARITY: {}, SEPARABILITY: {}, MEMBERSHIP: {}}, [], []
     for indicator in _measured(case):
         original, oracle, unlearned = (
-            m[indicator.key] / indicator.unit for m in (case.original, case.oracle, case.unlearned)
+            indicator.of(m) for m in (case.original, case.oracle, case.unlearned)
         )
         if original - oracle <= _least_difference(indicator, original, oracle, case.images):
             equal.append(f"{indicator.words} ({original:.2f} and {oracle:.2f})")
@@ -298,7 +287,7 @@ def _moved_too_little(case: _Case) -> _Finding:
     return _lesser_share(shares, sentences)
 
 
-def _least_difference(indicator: _Indicator, a: float, b: float, images: int) -> float:
+def _least_difference(indicator: Indicator, a: float, b: float, images: int) -> float:
     """How far apart the references must be for an indicator to count."""
     least = LIMIT["least_difference"]
     if indicator.unit == 1.0 or not images:
@@ -316,6 +305,7 @@ def _counted(shares: Mapping[str, float]) -> str:
 _FAMILIES = {
     SIMILARITY: "by their similarity to the original's",
     SEPARABILITY: "by how well they tell the forgotten classes apart",
+    MEMBERSHIP: "by the images that are taken for trained on",
 }
 
 
@@ -337,13 +327,15 @@ def _lesser_share(shares: Mapping[str, Mapping[str, float]], sentences: Iterable
     return _Finding(lesser < limit, (first, *sentences), numbers)
 
 
-def _measured(case: _Case) -> list[_Indicator]:
+def _measured(case: _Case) -> list[Indicator]:
     """The indicators that all three models have."""
     models = (case.original, case.oracle, case.unlearned)
-    found = [i for i in _indicators(case.points) if all(i.key in m for m in models)]
+    found = [i for i in indicators(case.points, case.split) if all(i.key in m for m in models)]
+    if not found and case.split == TRAIN:
+        raise ValueError(f"no verdict without {OF_SAMPLES.key}")
     if not found:
-        names = ", ".join(metric for metric, *_ in _AT_POINTS)
-        raise ValueError(f"no verdict without one of {names} on forget_test at the last points")
+        names = ", ".join(metric for metric, *_ in AT_POINTS)
+        raise ValueError(f"no verdict without one of {names} on {case.split} at the last points")
     return found
 
 
@@ -360,6 +352,7 @@ _RULES: tuple[tuple[str, Callable[[_Case], _Finding]], ...] = (
     (NOT_FORGOTTEN, _still_known),
     (SUPERFICIAL, _features_kept),
 )
+_IMAGES = {TEST: "test images", TRAIN: "the training images"}
 _LOST = (
     "There is no oracle (a network trained without the images to be forgotten), so this is weaker: "
     "the retain accuracy is compared with the original's, the forget accuracy with 0, and how far "

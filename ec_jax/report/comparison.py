@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from ec_jax.config import flatten
+from ec_jax.evaluation.target import TRAIN, forget_split
 from ec_jax.report import runs as runs_lib
 from ec_jax.report import table
 from ec_jax.report.page import MISSING, Cell
@@ -99,6 +100,11 @@ class Comparison:
     notes: tuple[str, ...]
 
     @property
+    def forget(self) -> str:
+        """The split on which forgetting is judged."""
+        return _forget_split(self.groups)
+
+    @property
     def runs(self) -> list[Run]:
         """All of them, by group and seed."""
         return [run for group in self.groups for run in group.runs]
@@ -145,7 +151,14 @@ def _one(name: str, runs: Sequence[Run]) -> Comparison:
             seeds, numbers = zip(*((r.seed, _reference(model, r)) for r in found), strict=True)
             rows.append(Row(model, model, seeds, numbers))
     rows += [_method(group) for group in groups]
-    return Comparison(name, points, groups, tuple(rows), _tables(points, rows), tuple(notes))
+    return Comparison(
+        name,
+        points,
+        groups,
+        tuple(rows),
+        _tables(points, rows, _forget_split(groups)),
+        tuple(notes),
+    )
 
 
 def _reference(model: str, found: runs_lib.Reference) -> dict[str, float]:
@@ -197,19 +210,25 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
+def _forget_split(groups: Sequence[Group]) -> str:
+    models = groups[0].runs[0].models
+    return forget_split(models.get("original") or models["unlearned"])
+
+
 _UNITS = ("steps", "seconds")
 
 
-def _tables(points: Sequence[str], rows: Sequence[Row]) -> tuple[Table, ...]:
+def _tables(points: Sequence[str], rows: Sequence[Row], forget: str) -> tuple[Table, ...]:
     """What is shown, of the numbers of which a row has something to show."""
 
     def measured(columns: Iterable[Column]) -> tuple[Column, ...]:
         return tuple(c for c in columns if any(row.spread(c.key) for row in rows))
 
     last = points[-1]
+    images = "training images to be forgotten" if forget == TRAIN else "forgotten test images"
     tables = (
         Table("Verdict and accuracy", measured(_ACCURACY), verdicts=True),
-        Table(f"What {last} holds of forgotten test images", measured(_features(last)), False),
+        Table(f"What {last} holds of {images}", measured(_features(last, forget)), False),
         Table("Gaps to the oracle and scores", measured(_SCORES), verdicts=False),
         Table("What comes back when it is trained again, and what is left", measured(_LEFT), False),
         Table("Cost, in percent of the oracle's", measured(_COST), verdicts=False),
@@ -238,10 +257,10 @@ _LEFT = (
 _COST = tuple(Column(f"cost/{unit}", "cost (%)", unit, 1) for unit in _UNITS)
 
 
-def _features(last: str) -> tuple[Column, ...]:
+def _features(last: str, forget: str) -> tuple[Column, ...]:
     return (
-        Column(f"cka_to_original/forget_test/{last}", "CKA", "to original", 3),
-        Column(f"cka_to_oracle/forget_test/{last}", "CKA", "to oracle", 3),
+        Column(f"cka_to_original/{forget}/{last}", "CKA", "to original", 3),
+        Column(f"cka_to_oracle/{forget}/{last}", "CKA", "to oracle", 3),
         Column(f"knn/forget_test/{last}", "accuracy (%)", "k-NN", 1),
         Column(f"probe/forget_test/{last}", "accuracy (%)", "probe", 1),
     )

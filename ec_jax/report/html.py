@@ -74,6 +74,7 @@ def document(
 
 def _forgotten(run: Run) -> str:
     names = [f"“{name}”" for name in run.scenario["forget_names"]]
+    names = names or [run.scenario["forget"]]
     if len(names) > 4:
         names = [*names[:3], f"{len(names) - 3} more"]
     listed = " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
@@ -110,7 +111,7 @@ def _verdict(run: Run) -> Section:
 def _tiles(run: Run, found: verdict.Verdict | None) -> str:
     tiles = []
     for key, label in (
-        ("accuracy/forget_test", "Images to be forgotten, still recognised"),
+        (f"accuracy/{run.forget}", "Images to be forgotten, still recognised"),
         ("accuracy/retain_test", "Images to be kept, recognised"),
     ):
         values = {m: v[0] for m, v in run.series([key]).items()}
@@ -151,7 +152,7 @@ def _checks(found: verdict.Verdict) -> Iterator[list[Cell | str]]:
         measured = Cell(_measure(name, value), value)
         if name == "moved_share" and rest not in words.FAMILIES and rest:
             metric, _, point = rest.partition("/")
-            where = "" if point == "head" else f" at {point}"
+            where = f" at {point}" if point not in ("", "head") else ""
             part = f"Part of a mean: by {words.METRICS[metric][0]}{where}"
             yield [part, measured, page.MISSING, page.MISSING]
             continue
@@ -200,6 +201,8 @@ def _care(run: Run) -> str:
 def _models(run: Run) -> Section:
     names = [f"“{name}”" for name in run.scenario["forget_names"]]
     classes = f"the class {names[0]}" if len(names) == 1 else f"the classes {', '.join(names)}"
+    if not names:
+        classes = str(run.scenario["forget"])
     intro = (
         f"Unlearning should make a trained network forget {classes}, as if its images had "
         "never been seen, and keep the rest, for less than training it anew. So these networks are "
@@ -233,7 +236,7 @@ def _numbers(run: Run) -> Section:
     columns += [Column("difference to oracle", numeric=True)] if both else []
     columns.append(Column("unlearned should be close to"))
     rows = []
-    for label, key, digits, goal in table.rows(run.points):
+    for label, key, digits, goal in table.rows(run.points, run.forget):
         values = {m: run.models[m].get(key) for m in models}
         if all(v is None for v in values.values()):
             continue

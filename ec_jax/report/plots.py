@@ -7,10 +7,11 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ec_jax.report import styles
+from ec_jax.report import styles, table
 
 _SPLITS = {
     "forget_test": "forget classes, test images",
+    "forget_train": "training images to be forgotten",
     "retain_test": "retain classes, test images",
 }
 
@@ -26,7 +27,8 @@ def cka_per_stage(metrics: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(9, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    for row, (split, split_name) in zip(axes, _SPLITS.items(), strict=True):
+    shown = (table.forget_split(metrics), "retain_test")
+    for row, split in zip(axes, shown, strict=True):
         for ax, reference in zip(row, ("original", "oracle"), strict=True):
             for model, style in styles.MODELS.items():
                 if model == reference:  # its similarity to itself is 1 by definition
@@ -36,16 +38,17 @@ def cka_per_stage(metrics: Mapping[str, Any], path: Path) -> None:
                 if all(k in values for k in keys):
                     look = {"color": style.light, "marker": style.marker, "lw": 2}
                     ax.plot(points, [values[k] for k in keys], label=model, **look)
-            ax.set_title(f"CKA to the {reference}\n{split_name}", fontsize=10)
+            ax.set_title(f"CKA to the {reference}\n{_SPLITS[split]}", fontsize=10)
             ax.set_ylim(-0.02, 1.04)
             ax.grid(alpha=0.3)
             ax.spines[["top", "right"]].set_visible(False)
             if ax.lines:
                 ax.legend(frameon=False, loc="lower left")
         row[0].set_ylabel("linear CKA")
-    forgotten = ", ".join(metrics["scenario"]["forget_names"]).replace("$", r"\$")
+    scenario = metrics["scenario"]
+    forgotten = scenario.get("forget", ", ".join(scenario["forget_names"])).replace("$", r"\$")
     figure.suptitle(
-        f"{metrics['scenario']['dataset']}, forgotten: {forgotten}. "
+        f"{scenario['dataset']}, forgotten: {forgotten}. "
         "On forget images the unlearned model should follow the oracle.",
         fontsize=11,
     )

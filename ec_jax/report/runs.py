@@ -140,7 +140,8 @@ def _check_scenario(scenario: Any, source: str) -> None:
             raise _unlike(source, f"scenario.{field}", f"a {kind.__name__}")
     for field in ("points", "forget_names"):
         names = scenario[field]
-        if not names or not all(isinstance(name, str) for name in names):
+        in_part = field == "forget_names" and isinstance(scenario.get("forget"), str)
+        if not (names or in_part) or not all(isinstance(name, str) for name in names):
             raise _unlike(source, f"scenario.{field}", "names")
     if len(scenario["forget_names"]) != len(scenario["forget_classes"]):
         raise _unlike(source, "scenario.forget_names", "one name a forgotten class")

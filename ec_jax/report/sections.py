@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from ec_jax.report import charts, page, styles, table, words
 from ec_jax.report.page import Cell, Column, Section
 
-_FORGET, _RETAIN = "forget_test", "retain_test"
+_RETAIN = "retain_test"
 _MOST_CLASSES = 12  # drawn one by one
 
 
@@ -44,6 +44,11 @@ class Run:
     def points(self) -> list[str]:
         """The stages, first to last."""
         return list(self.scenario["points"])
+
+    @property
+    def forget(self) -> str:
+        """The split on which forgetting is judged."""
+        return table.forget_split(self.metrics)
 
     @property
     def cost(self) -> dict[str, Mapping[str, float]]:
@@ -87,7 +92,7 @@ def layers(run: Run) -> Section:
             skip=reference,  # its similarity to itself is 1 by definition
         )
         for reference in ("original", "oracle")
-        for split in (_FORGET, _RETAIN)
+        for split in (run.forget, _RETAIN)
     ]
     text = (
         "First: on images to be forgotten the unlearned model should leave the original as far as "
@@ -106,7 +111,7 @@ def features(run: Run) -> Section:
     """k-NN and probe accuracy of every stage."""
     drawn = []
     for metric, name in (("knn", "Nearest neighbours"), ("probe", "New linear head (probe)")):
-        for split in (_FORGET, _RETAIN):
+        for split in (run.forget, _RETAIN):
             keys = {p: f"{metric}/{split}/{p}" for p in [*run.points, "logits"]}
             if not run.series([keys["logits"]]):
                 del keys["logits"]
@@ -190,7 +195,7 @@ def heat_maps(run: Run) -> Section:
     found = run.details.get("cka_matrix") or {}
     rows = [
         [_heat_map(run, split, pair, matrix) for pair, matrix in found[split].items()]
-        for split in (_FORGET, _RETAIN)
+        for split in (run.forget, _RETAIN)
         if found.get(split)
     ]
     if not rows:
@@ -284,7 +289,7 @@ def _together(points: np.ndarray, forget: np.ndarray) -> float | None:
 def predictions(run: Run) -> Section:
     """What images of the forget set are taken for."""
     title = "What the forgotten images are taken for"
-    found = (run.details.get("predicted_as") or {}).get(_FORGET) or {}
+    found = (run.details.get("predicted_as") or {}).get(run.forget) or {}
     models = [m for m in styles.MODELS if m in found and sum(found[m])]
     if not models:
         return Section("predictions", title, missing("The predicted classes were"))

@@ -71,7 +71,7 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
     if not runs or any(s != scenarios[0] for s in scenarios):
         raise ValueError(f"{len(runs)} runs; at least one is needed, all of the same scenario")
     rows = []
-    for label, key, digits, goal in table.rows(scenarios[0]["points"]):
+    for label, key, digits, goal in table.rows(scenarios[0]["points"], table.forget_split(runs[0])):
         having = [r["models"] for r in runs if key in r["models"]["unlearned"]]
         if having:
             few = f"; {len(having)} of {len(runs)} seeds" if len(having) < len(runs) else ""

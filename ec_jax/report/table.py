@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ec_jax.evaluation import verdict
+from ec_jax.evaluation import target, verdict
 from ec_jax.report import markup
 
 MODELS = ("original", "oracle", "unlearned")
@@ -18,18 +18,20 @@ _SPLIT_NAMES = {
 ORACLE = "the oracle's"
 
 
-def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
+def rows(points: Sequence[str], forget: str = target.TEST) -> Iterator[tuple[str, str, int, str]]:
     """The table's rows: (label, key, digits shown, what the unlearned number should be close to).
 
     Args:
       points: the supervision points, first to last.
+      forget: the split on which forgetting is judged.
     """
+    on = _SPLIT_NAMES[forget]
     for split, name in _SPLIT_NAMES.items():
         yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, ORACLE
     for reference, goal in (("original", ORACLE), ("oracle", "1, and above the original's")):
         for point in points:
-            key = f"cka_to_{reference}/forget_test/{point}"
-            yield f"CKA to {reference}, forget, test, {point}", key, 3, goal
+            key = f"cka_to_{reference}/{forget}/{point}"
+            yield f"CKA to {reference}, {on}, {point}", key, 3, goal
     last = points[-1]
     for point in points:
         yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, ORACLE
@@ -40,8 +42,8 @@ def rows(points: Sequence[str]) -> Iterator[tuple[str, str, int, str]]:
     yield label, "recovery/head/forget_test", 1, ORACLE
     yield "accuracy while relearning, mean, forget, test (%)", "recovery/area", 1, ORACLE
     yield "information difference index (IDI)", "idi/value", 2, "0"
-    label = f"feature variance, forget, test, {last}"
-    yield label, f"variance/forget_test/{last}", 4, "not near 0"
+    label = f"feature variance, {on}, {last}"
+    yield label, f"variance/{forget}/{last}", 4, "not near 0"
     yield "gap to the oracle, logits (points)", "gap/logit", 1, "0"
     yield "gap to the oracle, representation", "gap/representation", 3, "0"
 
@@ -53,7 +55,7 @@ def _models(metrics: Mapping[str, Any]) -> list[str]:
 def _filled(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str]]:
     """(label, one cell a model, goal) of every row that a model has a number for."""
     models = [metrics["models"][m] for m in _models(metrics)]
-    for label, key, digits, goal in rows(metrics["scenario"]["points"]):
+    for label, key, digits, goal in rows(metrics["scenario"]["points"], forget_split(metrics)):
         if any(key in m for m in models):
             yield label, [f"{m[key]:.{digits}f}" if key in m else "–" for m in models], goal
 
@@ -117,7 +119,13 @@ def scenario_name(scenario: Mapping[str, Any]) -> str:
         for i, n in zip(scenario["forget_classes"], scenario["forget_names"], strict=True)
     )
     model = f"; {scenario['model']}" if "model" in scenario else ""
-    return f"{scenario['dataset']}, forgotten: {names}{model}"
+    return f"{scenario['dataset']}, forgotten: {scenario.get('forget', names)}{model}"
+
+
+def forget_split(metrics: Mapping[str, Any]) -> str:
+    """The split on which a run's forgetting is judged."""
+    models = metrics["models"]  # the original's numbers are whole, if there is one
+    return target.forget_split(models.get("original") or models["unlearned"])
 
 
 def _scenario_line(metrics: Mapping[str, Any]) -> str:
@@ -131,9 +139,12 @@ def _scenario_line(metrics: Mapping[str, Any]) -> str:
 def judged(metrics: Mapping[str, Any]) -> tuple[verdict.Verdict | None, str]:
     """The verdict on a run; or None, and why a run that measured too little has none."""
     scenario = metrics["scenario"]
-    images = scenario.get("images", {}).get("forget_test", 0)
+    images = scenario.get("images", {}).get(forget_split(metrics), 0)
     try:
-        return verdict.judge(metrics["models"], scenario["points"], images), ""
+        found = verdict.judge(
+            metrics["models"], scenario["points"], images, whole="forget" not in scenario
+        )
+        return found, ""
     except ValueError as error:
         return None, str(error)
 

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ec_jax.evaluation.target import TEST
 from ec_jax.report import styles
 from ec_jax.report.comparison import Comparison, Row
 from ec_jax.report.runs import Run
@@ -68,10 +69,11 @@ _TRADE_OFFS = (
     _TradeOff(
         "forgetting_retention",
         "Forgetting against retention",
-        "Accuracy on test images, in points above the oracle's; every mark is a run. The cross of "
-        "the lines is the oracle: right of it too much is left, below it too much is lost.",
+        "Accuracy on images to be forgotten and to be kept, in points above the oracle's; every "
+        "mark is a run. The cross of the lines is the oracle: right of it too much is left, below "
+        "it too much is lost.",
         ("accuracy/forget_test", "accuracy/retain_test"),
-        ("forget classes: points above the oracle", "other classes: points above the oracle"),
+        ("to be forgotten: points above the oracle", "to be kept: points above the oracle"),
         True,
         (4.0, 4.0),
     ),
@@ -105,7 +107,7 @@ _BY_STAGE = (
 TRADE_OFFS = tuple(kind.name for kind in _TRADE_OFFS)
 STAGES = tuple(kind.name for kind in _BY_STAGE)
 STAGE_NOTE = (
-    "Forget classes, test images: mean over the seeds, and a band of one standard deviation. "
+    "Images to be forgotten: mean over the seeds, and a band of one standard deviation. "
     "The target is the oracle's line."
 )
 
@@ -126,16 +128,21 @@ def plots(comparison: Comparison) -> dict[str, Plot]:
 def _trade_offs(comparison: Comparison) -> dict[str, Plot]:
     found = {}
     for kind in _TRADE_OFFS:
-        points = _points(comparison, kind)
+        points = _points(comparison, _judged_on(comparison.forget, kind))
         if any(p.series != "original" for p in points):
             found[kind.name] = _trade_off(kind, points, _looks(comparison))
     return found
 
 
+def _judged_on(forget: str, kind: _TradeOff) -> _TradeOff:
+    keys = tuple(key.replace(TEST, forget) for key in kind.keys)
+    return dataclasses.replace(kind, keys=keys)
+
+
 def _by_stage(comparison: Comparison) -> dict[str, Plot]:
     found = {}
     for kind in _BY_STAGE:
-        keys = [f"{kind.key}/forget_test/{point}" for point in comparison.points]
+        keys = [f"{kind.key}/{comparison.forget}/{point}" for point in comparison.points]
         rows = [
             row
             for row in comparison.rows

@@ -1,6 +1,6 @@
 """What the page says to a reader who does not know the field."""
 
-from ec_jax.evaluation import verdict
+from ec_jax.evaluation import indicators, verdict
 
 # What a verdict means, in a sentence; the rules are in ec_jax/evaluation/verdict.py.
 VERDICTS = {
@@ -123,8 +123,9 @@ SPLITS = {
 }
 
 FAMILIES = {
-    verdict.SIMILARITY: "by similarity",
-    verdict.SEPARABILITY: "by how well they tell the forgotten classes apart",
+    indicators.SIMILARITY: "by similarity",
+    indicators.SEPARABILITY: "by how well they tell the forgotten classes apart",
+    indicators.MEMBERSHIP: "by the images that are taken for trained on",
 }
 
 # What each limit of the verdict is compared with, and how it is met.

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ec_jax.data import sources
+from ec_jax.data import network, sources
 from ec_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def offline(monkeypatch):
         tried.append(address)
         raise OSError("no route")
 
-    monkeypatch.setattr(sources.socket, "create_connection", refuse)
+    monkeypatch.setattr(network.socket, "create_connection", refuse)
     for variable in PROXIES:
         monkeypatch.delenv(variable, raising=False)
     return tried

@@ -13,7 +13,7 @@ import archives
 import numpy as np
 import pytest
 
-from ec_jax.data import sources
+from ec_jax.data import network, sources
 from ec_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -166,8 +166,8 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(tmp_path, monkeypa
         over.wait(20)
         raise OSError("name not known")
 
-    monkeypatch.setattr(sources, "_PROBE_SECONDS", 0.1)
-    monkeypatch.setattr(sources.socket, "create_connection", stall)
+    monkeypatch.setattr(network, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(network.socket, "create_connection", stall)
     begun = time.monotonic()
     message = refused(sources.check, "fashion_mnist", str(tmp_path))
     assert time.monotonic() - begun < 5
@@ -177,7 +177,7 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(tmp_path, monkeypa
 
 @pytest.mark.parametrize("variable", ["all_proxy", "Https_Proxy"])
 def test_a_proxy_is_known_by_any_spelling(variable, tmp_path, monkeypatch, no_proxy):
-    monkeypatch.setattr(sources, "_reachable", lambda *_: False)
+    monkeypatch.setattr(network, "reachable", lambda *_: False)
     monkeypatch.setenv(variable, "http://proxy.example:3128")
     sources.check("cifar10", str(tmp_path))
     monkeypatch.setenv(variable, "")
@@ -212,7 +212,7 @@ def test_preparing_without_tensorflow_is_told(tmp_path, monkeypatch):
 
 
 def test_the_log_level_of_others_is_left_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_reachable", lambda *_: True)
+    monkeypatch.setattr(network, "reachable", lambda *_: True)
     levels = [logging.getLogger(name).level for name in ("absl", "urllib3.connectionpool")]
     sources.check("cifar10", str(tmp_path))
     assert levels == [logging.getLogger(n).level for n in ("absl", "urllib3.connectionpool")]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ec_jax.data import sources
+from ec_jax.data import sources, splits
 from ec_jax.data.splits import SPLITS, parse_forget, split
 from ec_jax.errors import InputError
 
@@ -19,7 +19,7 @@ def dataset(labels, test_labels):
     for part in images:
         part += np.arange(len(part), dtype=np.uint8)[:, None, None, None]
     train, test = (np.asarray(part, np.int32) for part in (labels, test_labels))
-    return sources.Dataset("digits", DIGITS, images[0], train, images[1], test)
+    return sources.Dataset("digits", DIGITS, images[0], train, images[1], test, train, test)
 
 
 # parse_forget
@@ -69,7 +69,6 @@ def test_a_name_that_is_a_number_wins_over_an_id():
         ("²", "no class is named '²'"),
         ("٣", "no class is named '٣'"),
         ("3;5", "no class is named '3;5'"),
-        ("samples:5", "only whole classes can be forgotten"),
         ("random:", "takes an integer K from 1 to 9"),
         ("random:0", "takes an integer K from 1 to 9"),
         ("random:10", "takes an integer K from 1 to 9"),
@@ -165,8 +164,54 @@ def test_any_text_is_parsed_or_refused_as_input(spec):
         ids = parse_forget(spec, NAMES, seed=0)
     except InputError:
         return
-    assert 1 <= len(ids) < len(NAMES)
+    assert 1 <= len(ids) < len(NAMES) or spec.strip().startswith("samples:")
     assert set(ids) < set(range(len(NAMES)))
+
+
+# parse_samples
+
+
+def test_samples_are_drawn_once_for_all_seeds_of_a_run():
+    found = splits.parse_samples("samples:50", 1437, seed=0)
+    assert len(np.unique(found)) == 50
+    assert found.min() >= 0
+    assert found.max() < 1437
+    np.testing.assert_array_equal(found, splits.parse_samples(" samples:50 ", 1437, seed=0))
+    assert not np.array_equal(found, splits.parse_samples("samples:50", 1437, seed=1))
+    assert splits.parse_samples("3,5", 1437, seed=0) is None
+
+
+def test_a_file_of_samples(tmp_path):
+    path = tmp_path / "images.txt"
+    path.write_text("7  # an image\n\n3\n7\n")
+    assert splits.parse_samples(f"samples:{path}", 10, seed=0).tolist() == [3, 7]
+
+
+@pytest.mark.parametrize("line", ["10", "-1", "3.0", "dog", "²"])
+def test_a_file_with_what_is_no_image(tmp_path, line):
+    path = tmp_path / "images.txt"
+    path.write_text(f"3\n{line}\n")
+    with pytest.raises(InputError, match="is no index of a training image; they go from 0 to 9"):
+        splits.parse_samples(f"samples:{path}", 10, seed=0)
+
+
+def test_neither_none_nor_all_images_are_forgotten(tmp_path):
+    path = tmp_path / "images.txt"
+    for text in ("", "0\n1\n2\n"):
+        path.write_text(text)
+        with pytest.raises(InputError, match="of 3 training images; at least one, and not all"):
+            splits.parse_samples(f"samples:{path}", 3, seed=0)
+
+
+def test_forgotten_samples_leave_the_test_images_alone():
+    data = sources.load("digits")
+    samples = splits.parse_samples("samples:100", len(data.train_labels), seed=0)
+    found = splits.split(data, (), samples)
+    assert sorted(found["forget_train"]) == samples.tolist()
+    assert len(found["forget_test"]) == 0
+    assert len(found["retain_test"]) == len(data.test_labels)
+    both = np.concatenate([found["forget_train"], found["retain_train"]])
+    assert sorted(both) == list(range(len(data.train_labels)))
 
 
 # split

@@ -318,3 +318,43 @@ def test_more_forget_accuracy_never_looks_more_forgotten(original, oracle, unlea
     more = judge(references | {"unlearned": known}, POINTS)
     if got.name == "not forgotten":
         assert more.name == "not forgotten"
+
+
+# Samples, and a part of a label.
+
+
+def _samples(forget, mia, retain=95.0):
+    values = {"accuracy/forget_train": forget, "accuracy/retain_test": retain}
+    values |= {"mia/forget_train": mia}
+    return values | {f"cka_to_original/forget_train/{p}": 0.9 for p in POINTS}
+
+
+@pytest.mark.parametrize(
+    ("unlearned", "want"),
+    [
+        (_samples(94.0, 70.0), "erased"),
+        (_samples(94.0, 30.0), "superficial"),  # as often taken for trained on as the original's
+        (_samples(100.0, 70.0), "not forgotten"),
+        (_samples(60.0, 90.0), "erased"),  # the target is the oracle's accuracy, not zero
+        (_samples(94.0, 70.0, retain=80.0), "damaged"),
+    ],
+)
+def test_samples_are_judged_by_themselves_and_by_membership(unlearned, want):
+    models = {"original": _samples(100.0, 20.0), "oracle": _samples(94.0, 80.0)}
+    assert judge(models | {"unlearned": unlearned}, POINTS, 200, whole=False).name == want
+
+
+def test_samples_without_membership_inference_have_no_verdict():
+    models = {"original": _samples(100.0, 20.0), "oracle": _samples(94.0, 80.0)}
+    unlearned = _samples(94.0, 70.0)
+    del unlearned["mia/forget_train"]
+    with pytest.raises(ValueError, match="no verdict without mia/forget_train"):
+        judge(models | {"unlearned": unlearned}, POINTS, whole=False)
+
+
+def test_of_a_sub_class_an_oracle_may_know_as_much_as_the_original():
+    knowing = ORACLE | {"accuracy/forget_test": 96.0}
+    models = {"original": ORIGINAL, "oracle": knowing, "unlearned": knowing}
+    assert judge(models, POINTS, whole=False).name == "erased"
+    with pytest.raises(ValueError, match="it was trained on them"):
+        judge(models, POINTS)
