@@ -81,6 +81,17 @@ def test_the_teacher_is_the_original(name):
         assert "teacher" not in part
 
 
+def test_delete_lets_a_retain_batch_pass_that_another_term_reads():
+    batch = {
+        name: {"image": tiny.normalized(tiny.images(4, (0, 3))[0]), "label": jnp.zeros(4, int)}
+        for name in ("retain", "forget")
+    }
+    method = tiny.method_of("delete")
+    found = tiny.viewed(method, batch, method.prepare(tiny.context()))
+    assert found["retain"] is batch["retain"]
+    assert set(found["forget"]) == {"image", "label", "teacher"}
+
+
 def test_the_bad_teacher_is_a_random_network_on_the_forget_set_alone():
     given = tiny.context()
     batch, found, extras = seen(tiny.method_of("bad_teacher"), given)

@@ -75,3 +75,12 @@ def test_a_batch_of_which_no_two_images_share_a_class_collapses_nothing():
     batch = {"retain": {"label": jnp.arange(8, dtype=jnp.int32)}}
     loss, _ = tiny.value(tiny.method_of("cola", collapse_share=1.0), outputs, batch)
     assert loss == 0
+
+
+@pytest.mark.parametrize("name", ["finetune", "l1_sparse", "cola"])
+def test_a_forget_batch_that_another_term_reads_changes_nothing(name):
+    outputs, batch = tiny.outputs_and_batch()
+    method, params = tiny.method_of(name), {"backbone": {"a": jnp.ones(2)}}
+    with_it, _ = tiny.value(method, outputs, batch, params=params)
+    alone = [{"retain": part["retain"]} for part in (outputs, batch)]
+    assert tiny.value(method, *alone, params=params)[0] == with_it
