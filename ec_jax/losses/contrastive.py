@@ -1,4 +1,4 @@
-"""The supervised-contrastive forgetting loss: SupCon with the roles turned round."""
+"""Contrastive losses: SupCon, and for forgetting SupCon with the roles turned round."""
 
 import math
 
@@ -98,6 +98,52 @@ def contrastive_forgetting_loss(
     allowed = places[None] != (first + jnp.arange(count))[:, None]
     positive = allowed & (other_labels[None] != forget_labels[:, None])
     # The default precision of TPUs and GPUs is too coarse once divided by a small τ.
+    products = jnp.matmul(anchors, others.T, precision=jax.lax.Precision.HIGHEST)
+    return _losses(products / temperature, allowed, positive), positive.any(axis=1)
+
+
+def supervised_contrastive_loss(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float | jax.Array,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Pulls every sample towards those of its class and away from all others.
+
+    For an anchor i of the batch, candidates A(i) = all but i and positives
+    P(i) = {p ∈ A(i) : y_p = y_i}, with z the L2-normalised embeddings::
+
+        loss_i = −1/|P(i)| · Σ_{p∈P(i)} log [ exp(z_i·z_p/τ) / Σ_{a∈A(i)} exp(z_i·z_a/τ) ]
+
+    Args:
+      embeddings: [n, d], any float dtype; computed in float32.
+      labels: integer [n].
+      temperature: τ > 0; stable down to 0.01.
+      axis_name: mapped axis over whose devices candidates are gathered. None: one device.
+
+    Returns:
+      float32 [n], the loss of each of this device's anchors, 0 without positives; and
+      bool [n], whether the anchor has positives.
+
+    Raises:
+      ValueError: a known τ is not a positive number.
+
+    Source: Khosla et al. 2020, arXiv 2004.11362, equation 2, with one view of each sample.
+
+    >>> losses, mask = supervised_contrastive_loss(
+    ...     jnp.ones((4, 2)), jnp.array([0, 0, 0, 1]), temperature=0.5
+    ... )
+    >>> losses.round(4).tolist(), mask.tolist()  # collapsed features: log |A(i)|
+    ([1.0986..., 1.0986..., 1.0986..., 0.0], [True, True, True, False])
+    """
+    _check(temperature, "both")
+    anchors = l2_normalize(embeddings)
+    count = anchors.shape[0]
+    others, other_labels = _gather(anchors, axis_name), _gather(labels, axis_name)
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
+    allowed = jnp.arange(others.shape[0])[None] != (first + jnp.arange(count))[:, None]
+    positive = allowed & (other_labels[None] == labels[:, None])
     products = jnp.matmul(anchors, others.T, precision=jax.lax.Precision.HIGHEST)
     return _losses(products / temperature, allowed, positive), positive.any(axis=1)
 

@@ -12,6 +12,7 @@ from ec_jax.losses.contrastive import (
     CANDIDATES,
     contrastive_forgetting_loss,
     l2_normalize,
+    supervised_contrastive_loss,
 )
 
 SHAPES = [(1, 0, 3), (1, 4, 2), (4, 1, 3), (5, 0, 2), (6, 9, 5)]  # forget, retain, dimensions
@@ -348,3 +349,63 @@ def test_gathered_embeddings_receive_gradients():
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         assert np.abs(a[len(a) // 2 :]).max() > 1e-3
+
+
+def _supcon(features, labels, temperature):
+    """SupCon by the other loss's loop: with every label its own it has these positives."""
+    losses, mask = [], []
+    for i, label in enumerate(labels):
+        rest = [j for j in range(len(labels)) if j != i]
+        scores = {j: float(_unit(features[i]) @ _unit(features[j])) / temperature for j in rest}
+        own = [scores[j] for j in rest if labels[j] == label]
+        mask.append(bool(own))
+        top = max(scores.values(), default=0.0)
+        log_total = top + np.log(sum(np.exp(s - top) for s in scores.values()) or 1.0)
+        losses.append(-sum(s - log_total for s in own) / len(own) if own else 0.0)
+    return np.array(losses), np.array(mask)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("classes", [1, 3, 50])
+def test_supcon_agrees_with_a_loop(classes, temperature):
+    features, labels, *_ = _batch(np.random.default_rng(11), 10, 0, 4, classes)
+    features[3] = 0.0
+
+    def total(features):
+        losses, mask = supervised_contrastive_loss(features, labels, temperature=temperature)
+        return losses.sum(), (losses, mask)
+
+    gradient, (losses, mask) = jax.grad(total, has_aux=True)(jnp.asarray(features))
+    want, want_mask = _supcon(features, labels, temperature)
+    assert losses.dtype == jnp.float32
+    np.testing.assert_array_equal(mask, want_mask)
+    np.testing.assert_allclose(losses, want, rtol=1e-5, atol=3e-5)
+    assert np.isfinite(gradient).all()
+
+
+def test_supcon_does_not_depend_on_the_devices():
+    features, labels, *_ = _batch(np.random.default_rng(12), 8, 0, 4, 3)
+    cut = PartitionSpec("data")
+    mapped = jax.shard_map(
+        functools.partial(supervised_contrastive_loss, temperature=0.2, axis_name="data"),
+        mesh=Mesh(np.array(jax.devices()[:4]), ("data",)),
+        in_specs=(cut, cut),
+        out_specs=(cut, cut),
+        check_vma=False,
+    )
+    losses, mask = jax.jit(mapped)(features, labels)
+    want, want_mask = supervised_contrastive_loss(
+        jnp.asarray(features), jnp.asarray(labels), temperature=0.2
+    )
+    np.testing.assert_array_equal(mask, want_mask)
+    np.testing.assert_allclose(losses, want, rtol=1e-5)
+
+
+def test_supcon_of_one_sample_or_none_is_nothing():
+    for n in (0, 1):
+        losses, mask = supervised_contrastive_loss(
+            jnp.ones((n, 3)), jnp.zeros(n, jnp.int32), temperature=0.1
+        )
+        assert losses.shape == (n,)
+        assert not mask.any()
+        assert (losses == 0).all()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ec_jax.losses.distillation import masked_kl
+from ec_jax.losses.distillation import kl_divergence, masked_kl
 
 
 def by_loops(teacher, student, allowed):
@@ -54,3 +54,38 @@ def test_gradients_are_finite_and_push_the_masked_class_down():
 def test_bfloat16_logits_are_taken_in_float32():
     logits = jnp.ones((2, 3), jnp.bfloat16)
     assert masked_kl(logits, logits, jnp.ones(3, bool)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_a_temperature_agrees_with_pytorch(temperature):
+    import torch
+    from torch.nn import functional
+
+    draw = np.random.default_rng(0)
+    teacher, student = (3 * draw.normal(size=(2, 6, 5))).astype(np.float32)
+    t, s = (torch.tensor(a, dtype=torch.float64) / temperature for a in (teacher, student))
+    s.requires_grad_()
+    terms = functional.kl_div(s.log_softmax(-1), t.softmax(-1), reduction="none").sum(-1)
+    want = temperature**2 * terms
+    want.sum().backward()
+
+    def total(student):
+        return kl_divergence(jnp.asarray(teacher), student, temperature).sum()
+
+    found = kl_divergence(jnp.asarray(teacher), jnp.asarray(student), temperature)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, want.detach(), rtol=1e-4, atol=1e-6)
+    gradient = jax.grad(total)(jnp.asarray(student))
+    # Of the logits, which are divided by the temperature before PyTorch sees them.
+    np.testing.assert_allclose(gradient, s.grad / temperature, rtol=1e-4, atol=1e-6)
+
+
+def test_logits_further_apart_than_float32_reaches_give_no_nan():
+    far = jnp.array([[3e38, -3e38, 0.0], [0.0, 1.0, -1.0]])
+    for teacher, student in ((far, far), (far, -far), (far, 0.0 * far), (0.0 * far, far)):
+        for allowed in ([True, True, True], [False, True, True]):
+            value, gradient = jax.value_and_grad(
+                lambda s, t=teacher, a=allowed: masked_kl(t, s, jnp.array(a)).sum()
+            )(student)
+            assert not np.isnan(value)
+            assert np.isfinite(gradient).all()

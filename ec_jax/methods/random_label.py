@@ -1,0 +1,80 @@
+"""Random labels: the forget set learned again with labels that mean nothing.
+
+    L = CE(D_f, ỹ) + w · CE(D_r), ỹ uniform over all classes, drawn anew at every step
+
+The best answer to such labels is the uniform prediction. w = 0 reads no retain image.
+
+Source: Golatkar et al. 2020, arXiv 1911.04933, as a baseline. Differs from the published code:
+there an image keeps the random label it got at the start, or gets a new one every epoch, and
+other code excludes its true label; here it may get that, too, and never has the time to learn any
+by heart. One sum is minimised where published code goes through D_f first and then through D_r.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from ec_jax import parallel
+from ec_jax.losses.classification import cross_entropy
+from ec_jax.methods import Method
+from ec_jax.rng import fold
+
+SETTINGS = {"retain_weight": (1.0, ">= 0", "weight of the retain images' cross-entropy")}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.01}
+
+
+def random_labels(key: jax.Array, count: int, classes: int) -> jax.Array:
+    """A uniform label for each of this device's images, by its place in the whole batch.
+
+    Runs under the axis ``parallel.AXIS``: an image gets the same label on any number of devices.
+
+    Args:
+      key: the same on all devices.
+      count: images of this device.
+      classes: C.
+
+    Returns:
+      int32 [count], in [0, C).
+    """
+    places = jax.lax.axis_index(parallel.AXIS) * count + jnp.arange(count)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(fold(key, "random_label"), places)
+    return jax.vmap(lambda k: jax.random.randint(k, (), 0, classes, jnp.int32))(keys)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomLabel(Method):
+    """Random labels.
+
+    Attributes:
+      last: the model's last supervision point.
+      retain_weight: w.
+      streams: without ``retain`` where w = 0.
+    """
+
+    last: str
+    retain_weight: float
+    streams: tuple[str, ...]
+
+    def loss(self, step):
+        """Cross-entropy on D_f with labels of this step's own, and the weighted one on D_r."""
+        logits = step.outputs["forget"].logits[self.last]
+        labels = random_labels(step.key, *logits.shape)
+        metrics = {"forget": parallel.global_mean(cross_entropy(logits, labels))}
+        total = metrics["forget"]
+        if self.retain_weight:
+            logits, labels = step.outputs["retain"].logits[self.last], step.batch["retain"]["label"]
+            metrics["retain"] = parallel.global_mean(cross_entropy(logits, labels))
+            total += self.retain_weight * metrics["retain"]
+        return total, metrics
+
+
+def streams(retain_weight: float) -> tuple[str, ...]:
+    """What is read, with a retain term of this weight."""
+    return ("retain", "forget") if retain_weight else ("forget",)
+
+
+def build(config, points):
+    """Random labels as ``config.random_label`` describes them."""
+    weight = config.random_label.retain_weight
+    return RandomLabel(points[-1], weight, streams(weight))
