@@ -1,0 +1,124 @@
+"""Every method through the real pipeline: two steps from a trained original."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from small_run import small
+
+from ec_jax import methods, recipes, registry
+from ec_jax.checkpoint import Checkpoints
+from ec_jax.errors import InputError
+from ec_jax.pipeline import Experiment
+
+NAMES = registry.names()
+SETTINGS = {
+    "model__depth": 8,
+    "original__epochs": 1.0,
+    "modules__kind": "pool",
+    "ec__weights": "uniform",
+    "forget__classes": "3,5",
+    "proxy__share": 0.5,
+    "data__retain_batch_size": 32,
+    "data__forget_batch_size": 16,
+}
+FEW = {"unlearn.steps": 2}
+QUICK_PLUGINS = ("pseudo_label", "salun")  # the others are slow tests
+
+
+def config(method, **overrides):
+    settings = {**SETTINGS, "method": method, **overrides}
+    fields = {name.replace("__", "."): value for name, value in settings.items()}
+    completed = recipes.complete(small(**settings), kept=(*fields, *FEW)).unlock()
+    completed.update_from_flattened_dict(FEW)
+    return completed.lock()
+
+
+@pytest.fixture(scope="module")
+def forerunners(tmp_path_factory):
+    """A workdir with what any method may start from."""
+    folder = tmp_path_factory.mktemp("forerunners") / "digits"
+    stages = "original,proxy,modules"
+    Experiment(config("proxy_distill", stages=stages), folder).run()
+    return folder
+
+
+def run(forerunners, folder, method, **overrides):
+    shutil.copytree(forerunners, folder)
+    made = Experiment(config(method, stages="unlearn", **overrides), folder)
+    made.run()
+    return made
+
+
+def trees(experiment):
+    return experiment.model("original"), experiment.model("unlearned")
+
+
+def check(experiment):
+    """What holds of every method."""
+    original, unlearned = trees(experiment)
+    assert jax.tree.structure(unlearned) == jax.tree.structure(original)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(unlearned))
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), original["params"], unlearned["params"])
+    assert any(jax.tree.leaves(moved))
+    checkpoints = Checkpoints(experiment.workdir / "checkpoints" / "unlearn")
+    cost = checkpoints.cost()
+    checkpoints.close()
+    assert cost["images"] > 0
+    return cost
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_a_method_takes_its_steps(forerunners, tmp_path, method):
+    experiment = run(forerunners, tmp_path / "run", method)
+    made = methods.build(experiment.config, experiment.scenario.network().points)
+    cost = check(experiment)
+    # A fresh network is trained as long as the oracle; a closed form takes no step.
+    steps = 0 if made.closed_form else 2
+    assert cost["steps"] == steps or made.fresh
+
+
+@pytest.mark.parametrize(
+    "method",
+    [n if n in QUICK_PLUGINS else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
+def test_ec_is_added_to_every_gradient_method(forerunners, tmp_path, method):
+    plain = methods.build(config(method), ("stage1", "stage2", "stage3"))
+    folder = tmp_path / "run"
+    if plain.closed_form or plain.fresh or plain.head_only or method == "ec":
+        with pytest.raises(InputError, match=r"ec\.plugin = True: "):
+            run(forerunners, folder, method, ec__plugin=True)
+        return
+    experiment = run(forerunners, folder, method, ec__plugin=True)
+    assert check(experiment)["images"] >= 2 * (32 + 16)
+    weightless = run(forerunners, tmp_path / "none", method, ec__plugin=True, ec__weight=0.0)
+    _, with_ec = trees(experiment)
+    _, without = trees(weightless)
+    same = jax.tree.map(lambda a, b: bool((a == b).all()), with_ec["params"], without["params"])
+    assert not all(jax.tree.leaves(same))
+
+
+@pytest.mark.parametrize("forget", ["samples:100", "0,1,2,3,4,5,6,7,8"])
+@pytest.mark.parametrize(
+    "method", ["pseudo_label", *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES)]
+)
+def test_samples_and_all_classes_but_one(forerunners, tmp_path, method, forget):
+    overrides = {"ec__candidates": "both"}
+    check(run(forerunners, tmp_path / "run", method, forget__classes=forget, **overrides))
+
+
+def test_the_recipe_fills_what_was_not_given():
+    given = recipes.complete(small(method="head_distill"), kept=())
+    assert given.method == "head_distill"
+    for name in NAMES:
+        filled = recipes.complete(small(method=name))
+        for field, value in registry.recipe(name).items():
+            assert json.loads(json.dumps(value)) == _field(filled, field)
+
+
+def _field(config, dotted):
+    for part in dotted.split("."):
+        config = config[part]
+    return config
