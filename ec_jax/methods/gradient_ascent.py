@@ -8,7 +8,8 @@ ceiling pushes no further. ceiling = 0 takes the bound away.
 
 Source: Thudi et al. 2022, arXiv 2109.13398, who go uphill for a few steps. Differs from the
 published code: the ceiling is ours, and so is the retain term as a default, without which no
-number of steps is both enough to forget and too few to do harm.
+number of steps is both enough to forget and too few to do harm. By its own recipe a run ends at the
+ceiling; with a recipe that stops before, the ceiling is without effect.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ SETTINGS = {
     "retain_weight": (1.0, ">= 0", "weight of the retain images' cross-entropy; 0 = plain ascent"),
     "ceiling": (10.0, ">= 0", "cross-entropy in nats up to which an image is pushed; 0 = no end"),
 }
-RECIPE = {"unlearn.optimizer.learning_rate": 0.002}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.01}
 
 
 @dataclasses.dataclass(frozen=True)
