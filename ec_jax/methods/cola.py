@@ -24,7 +24,7 @@ SETTINGS = {
     "collapse_share": (0.5, "[0, 1]", "s, share of the steps that collapse"),
     "temperature": (0.1, "> 0", "tau of the contrastive loss"),
 }
-RECIPE = {"unlearn.optimizer.learning_rate": 0.02, "unlearn.batch_norm": "train"}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.05, "unlearn.batch_norm": "train"}
 
 
 @dataclasses.dataclass(frozen=True)
