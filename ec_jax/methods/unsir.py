@@ -33,7 +33,7 @@ SETTINGS = {
     "noise_penalty": (0.1, ">= 0", "w, the weight of their squared norm"),
     "impair": (0.5, "[0, 1]", "s, the share of the steps that impair"),
 }
-RECIPE = {"unlearn.optimizer.learning_rate": 0.01, "unlearn.batch_norm": "inference"}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.02, "unlearn.batch_norm": "inference"}
 
 
 @dataclasses.dataclass(frozen=True)
