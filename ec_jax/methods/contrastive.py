@@ -4,7 +4,8 @@
 
 z is the pooled feature. L_CU pulls every forget image towards candidates of other classes and
 away from those of its own; the candidates are the batch's ``retain`` images or its ``forget``
-images.
+images. Where whole classes are forgotten, no retain image is of an anchor's class: with ``retain``
+nothing pushes, and the loss can only even out the anchor's similarities to the others.
 
 Source: Lee et al. 2024, Contrastive Unlearning, arXiv 2401.10458: the loss, τ and λ.
 Differs from the published code: one retain batch goes with one forget batch, not four, and the
@@ -28,7 +29,7 @@ SETTINGS = {
     "temperature": (0.7, "> 0", "tau of the contrastive loss"),
     "weight": (3.0, ">= 0", "lambda, the weight of the contrastive loss"),
 }
-RECIPE = {"unlearn.optimizer.learning_rate": 0.005, "unlearn.batch_norm": "inference"}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.02, "unlearn.batch_norm": "inference"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,3 +151,25 @@ def points(depth: int) -> Sequence[str]:
     ('stage1', 'stage2', 'stage3', 'stage4')
     """
     return tuple(f"stage{i + 1}" for i in range(len(STAGE_SIZES[depth][0])))
+
+
+def readers(depth: int, point: str) -> Sequence[tuple[str, ...]]:
+    """Paths, in the backbone's parameters, of the kernels that read a point's activation.
+
+    Of the last point it is the head that reads the spatial mean; of the others the next stage's
+    first block, in its first convolution and in its shortcut. The input channels are the
+    kernels' last axis but one.
+
+    >>> readers(8, "stage2")
+    (('stage3_block1', 'Conv_0', 'kernel'), ('stage3_block1', 'Conv_2', 'kernel'))
+    >>> readers(8, "stage3")
+    (('head', 'kernel'),)
+    """
+    names = points(depth)
+    following = names[names.index(point) + 1 :]
+    if not following:
+        return (("head", "kernel"),)
+    # Flax numbers the convolutions in the order of their calls; the shortcut's is the last.
+    shortcut = 3 if STAGE_SIZES[depth][1] else 2
+    convs = ("Conv_0", f"Conv_{shortcut}")
+    return tuple((f"{following[0]}_block1", conv, "kernel") for conv in convs)
