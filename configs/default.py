@@ -52,6 +52,9 @@ def get_config() -> ConfigDict:
     c.data.manual_dir = ""  # folder of archives already downloaded; empty = download
     # Labels that are groups of classes: coarse (cifar100) | 0,2,4|1,3,5; empty: no groups.
     c.data.groups = ""
+    # Share of the training images held out, of every class, to take the test images' place: what is
+    # chosen by results is chosen there. 0: the test images.
+    c.data.validation = 0.0
     c.data.subset = 0  # training images kept, drawn stratified by class; 0 = all
     c.data.augment = "none"  # none | flip | crop | crop+flip (crop: 4-pixel zero padding)
     c.data.batch_size = 128  # images a step for original, oracle and modules, all devices together

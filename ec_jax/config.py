@@ -47,6 +47,7 @@ def _rules() -> dict[str, Any]:
         "data.data_dir": str,
         "data.manual_dir": str,
         "data.groups": str,
+        "data.validation": Number(0, 1, below=True),
         "data.subset": _COUNT_OR_0,
         "data.augment": ("none", "flip", "crop", "crop+flip"),
         "data.batch_size": _COUNT,

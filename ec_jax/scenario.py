@@ -58,6 +58,8 @@ class Scenario:
             subset=data.subset,
             seed=self.config.seed,
         )
+        if data.validation:
+            found = splits.hold_out(found, data.validation)
         return groups.grouped(found, *self._groups) if self._groups else found
 
     @functools.cached_property

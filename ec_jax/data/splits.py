@@ -1,5 +1,6 @@
 """What is forgotten: the forget spec, and the four splits that it makes."""
 
+import dataclasses
 import difflib
 import os.path
 import re
@@ -150,3 +151,35 @@ def split(
             forget = np.isin(order, samples)
         out[f"forget_{part}"], out[f"retain_{part}"] = order[forget], order[~forget]
     return {name: out[name] for name in SPLITS}
+
+
+def hold_out(dataset: Dataset, share: float) -> Dataset:
+    """The set with a part of its training images in the place of its test images.
+
+    What is chosen by looking at results is chosen on these, so that the test images stay unseen.
+
+    Args:
+      dataset: a set in memory.
+      share: of the training images of every class, in (0, 1); the same ones for every seed.
+
+    Returns:
+      The set; of every class at least one image is held out, and one stays.
+
+    Raises:
+      InputError: a class has too few images.
+    """
+    from ec_jax import rng  # imports JAX, see above
+
+    draw, held = rng.generator(0, "hold_out"), np.zeros(len(dataset.train_classes), bool)
+    for c in np.unique(dataset.train_classes):
+        members = draw.permutation(np.flatnonzero(dataset.train_classes == c))
+        if len(members) < 2:
+            remedy = f"class {c} has {len(members)} training image; use 0, or more images"
+            raise InputError("data.validation", share, remedy)
+        held[members[: min(max(round(share * len(members)), 1), len(members) - 1)]] = True
+    parts = {
+        f"{part}_{kind}": getattr(dataset, f"train_{kind}")[rows]
+        for part, rows in (("train", ~held), ("test", held))
+        for kind in ("images", "labels", "classes")
+    }
+    return dataclasses.replace(dataset, **parts)

@@ -248,3 +248,31 @@ def test_a_sets_order_by_class_does_not_survive():
         assert set(got[:30]) == set(got)
     again = split(data, (1, 2, 3, 4, 5))
     assert all(np.array_equal(out[name], again[name]) for name in SPLITS)
+
+
+# hold_out
+
+
+def test_a_part_of_every_class_takes_the_test_images_place():
+    whole = sources.load("digits")
+    made = splits.hold_out(whole, 0.2)
+    again = splits.hold_out(whole, 0.2)
+    for c in range(10):
+        count = (whole.train_labels == c).sum()
+        assert (made.test_labels == c).sum() == round(0.2 * count)
+        assert (made.train_labels == c).sum() == count - round(0.2 * count)
+    np.testing.assert_array_equal(made.test_images, again.test_images)
+
+    def rows(images):
+        return sorted(image.tobytes() for image in images)
+
+    # All of the training images, and none of the test images.
+    both = np.concatenate([made.train_images, made.test_images])
+    assert rows(both) == rows(whole.train_images)
+    np.testing.assert_array_equal(made.test_classes, made.test_labels)
+
+
+def test_a_class_of_one_image_cannot_be_divided():
+    few = sources.load("digits", subset=10)
+    with pytest.raises(InputError, match=r"data\.validation = 0\.5: class 0 has 1 training image"):
+        splits.hold_out(few, 0.5)
