@@ -111,6 +111,12 @@ def get_config() -> ConfigDict:
     c.ec["lambda"] = 1.0  # weight of forgetting against retaining, >= 0
     c.ec.temperature = 0.1  # tau of the contrastive loss, > 0
     c.ec.candidates = "both"  # forget | retain | both
+    # Variants beyond the paper (docs/method.md):
+    c.ec.targets = (
+        "all"  # all | pseudo: forget samples are drawn to what the original takes them for
+    )
+    c.ec.pseudo = 0.0  # mu, of cross-entropy with that class at every point, >= 0; 0 = off
+    c.ec.proxy = 0.0  # alpha, of the divergence from a proxy oracle at every point, >= 0; 0 = off
     c.ec.plugin = False  # add weight x EC's loss to that of `method`
     c.ec.weight = 1.0  # beta of the plug-in, >= 0
     c.ec.include_head = False  # the plug-in's terms at the last point, too; else the method's alone

@@ -75,6 +75,9 @@ def _rules() -> dict[str, Any]:
         "ec.lambda": _AT_LEAST_0,
         "ec.temperature": _ABOVE_0,
         "ec.candidates": ("forget", "retain", "both"),
+        "ec.targets": ("all", "pseudo"),
+        "ec.pseudo": _AT_LEAST_0,
+        "ec.proxy": _AT_LEAST_0,
         "ec.plugin": (True, False),
         "ec.weight": _AT_LEAST_0,
         "ec.include_head": (True, False),
@@ -119,6 +122,9 @@ def validate(config: Any) -> None:
     label_groups(config)
     chosen = forget_classes(config)
     _check_samples(config, sources.train_size(name))
+    if config.ec.targets == "pseudo" and config.ec.candidates == "forget":
+        remedy = "no forget sample is of the class that another is drawn to; use both or retain"
+        raise InputError("ec.candidates", "forget", f"with ec.targets=pseudo {remedy}")
     if config.ec.candidates == "forget" and len(chosen) == 1:
         raise InputError(
             "ec.candidates",

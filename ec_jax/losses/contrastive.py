@@ -41,6 +41,7 @@ def contrastive_forgetting_loss(
     *,
     temperature: float | jax.Array,
     candidates: str = "both",
+    targets: jax.Array | None = None,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Pulls every forget sample towards other classes and away from its own.
@@ -60,6 +61,8 @@ def contrastive_forgetting_loss(
       temperature: τ > 0; stable down to 0.01.
       candidates: A(i) is ``forget``, the other forget samples; ``retain``, the retain
         batch; or ``both``.
+      targets: integer [n], the one class whose samples attract an anchor: P(i) = {p ∈ A(i) :
+        y_p = targets_i}. None: all other classes do.
       axis_name: mapped axis over whose devices candidates are gathered, in ``jax.shard_map``
         or ``jax.pmap``. Every device holds an equal share of both batches. None: one device.
 
@@ -96,7 +99,10 @@ def contrastive_forgetting_loss(
     others, other_labels, places = map(jnp.concatenate, (embeddings, labels, indices))
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * count
     allowed = places[None] != (first + jnp.arange(count))[:, None]
-    positive = allowed & (other_labels[None] != forget_labels[:, None])
+    if targets is None:
+        positive = allowed & (other_labels[None] != forget_labels[:, None])
+    else:
+        positive = allowed & (other_labels[None] == targets[:, None])
     # The default precision of TPUs and GPUs is too coarse once divided by a small τ.
     products = jnp.matmul(anchors, others.T, precision=jax.lax.Precision.HIGHEST)
     return _losses(products / temperature, allowed, positive), positive.any(axis=1)

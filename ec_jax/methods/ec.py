@@ -4,6 +4,15 @@
 
 As a plug-in (``config.ec.plugin``) it is added to another method: L = L_method + β · L_EC.
 
+Variants beyond the paper, all ours, each a field that is off by default:
+
+    targeted   P(i) of L_CU holds the samples of ŷ_f alone        ec.targets = pseudo
+    pseudo     + Σ_l w_l · μ · CE(c_l(z_l(x_f)), ŷ_f)             ec.pseudo = μ
+    proxy      + Σ_l w_l · α · KL(softmax g(x_f) ‖ c_l(z_l(x_f)))  ec.proxy = α
+
+ŷ_f is what f0, and g(x_f) what a proxy oracle, a network trained on D_r for a short time, takes x_f
+for when the forgotten classes are left out: an oracle sends each of them to classes of its own.
+
 Source: Lee, Kim, Kim, arXiv 2602.05375: the auxiliary modules, the contrastive forgetting
 and the cross-entropy at every point, the weighting by layer. Which weights, λ and candidates
 is our reading; docs/method.md tells the two apart.
@@ -13,12 +22,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.contrastive import contrastive_forgetting_loss
-from ec_jax.methods import Context, Forward, Method
+from ec_jax.losses.distillation import masked_kl
+from ec_jax.methods import Context, Forward, Method, Step, others
 
 
 def layer_weights(kind: str, count: int, total: float = 1.0) -> np.ndarray:
@@ -63,6 +74,10 @@ class EC(Method):
       forget_weight: λ.
       temperature: τ.
       candidates: candidate set of the contrastive loss.
+      last: the model's last point, whose logits are the teachers'.
+      targeted: forget samples are drawn to their pseudo-class alone.
+      pseudo: μ.
+      proxy: α.
     """
 
     points: Sequence[str]
@@ -70,12 +85,40 @@ class EC(Method):
     forget_weight: float
     temperature: float
     candidates: str
+    last: str = ""
+    targeted: bool = False
+    pseudo: float = 0.0
+    proxy: float = 0.0
     uses_modules = True
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The proxy oracle, where its term is used."""
+        return ("proxy",) if self.proxy else ()
+
+    def prepare(self, context: Context) -> dict:
+        """The teachers of the variants that are on."""
+        teachers = {"original": self.targeted or self.pseudo > 0, "proxy": self.proxy > 0}
+        found = {name: context.models[name] for name, used in teachers.items() if used}
+        return {"forgotten": context.forgotten, **found} if found else {}
+
+    def view(self, step, forward: Forward):
+        """Adds to the forget stream ``pseudo``, int32 [b], and ``proxy``, float32 [b, C]."""
+        part = step.batch["forget"]
+        if "original" in step.extras:
+            logits = forward(step.extras["original"], part["image"]).logits[self.last]
+            allowed = others(step.extras["forgotten"], part["label"])
+            found = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
+            part = {**part, "pseudo": found.astype(jnp.int32)}
+        if "proxy" in step.extras:
+            logits = forward(step.extras["proxy"], part["image"]).logits[self.last]
+            part = {**part, "proxy": logits}
+        return {**step.batch, "forget": part}
 
     def loss(self, step):
         """The weighted sum over the points; metrics per point."""
-        outputs = step.outputs
-        labels = {name: part["label"] for name, part in step.batch.items()}
+        outputs, part = step.outputs, step.batch["forget"]
+        labels = {name: step.batch[name]["label"] for name in ("retain", "forget")}
         total, metrics = 0.0, {}
         for point, weight in zip(self.points, self.weights, strict=True):
             retain = parallel.global_mean(
@@ -89,12 +132,27 @@ class EC(Method):
                     labels["retain"],
                     temperature=self.temperature,
                     candidates=self.candidates,
+                    targets=part["pseudo"] if self.targeted else None,
                     axis_name=parallel.AXIS,
                 )
             )
-            total += weight * (retain + self.forget_weight * forget)
+            taught = self._taught(step, outputs["forget"].logits[point])
+            total += weight * (retain + self.forget_weight * forget + sum(taught.values()))
             metrics |= {f"retain/{point}": retain, f"forget/{point}": forget}
+            metrics |= {f"{name}/{point}": value for name, value in taught.items()}
         return total, metrics
+
+    def _taught(self, step, logits) -> dict:
+        """The weighted terms of the teachers at one point."""
+        part, found = step.batch["forget"], {}
+        if self.pseudo:
+            values = cross_entropy(logits, part["pseudo"])
+            found["pseudo"] = self.pseudo * parallel.global_mean(values)
+        if self.proxy:
+            allowed = others(step.extras["forgotten"], part["label"])
+            values = masked_kl(part["proxy"], logits, allowed)
+            found["proxy"] = self.proxy * parallel.global_mean(values)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,31 +172,36 @@ class Plugged(Method):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the host needs."""
-        return self.host.needs
+        """What either needs."""
+        return tuple({*self.host.needs, *self.ec.needs})
 
     def prepare(self, context: Context) -> Any:
-        """What the host prepares."""
-        return self.host.prepare(context)
+        """What both prepare."""
+        return {"host": self.host.prepare(context), "ec": self.ec.prepare(context)}
 
     def parameters(self, context: Context) -> Any:
         """The host's own."""
         return self.host.parameters(context)
 
     def view(self, step, forward: Forward):
-        """The batch as the host wants it."""
-        return self.host.view(step, forward)
+        """The batch as the host wants it, with what EC adds."""
+        batch = self.host.view(_of(step, "host"), forward)
+        return self.ec.view(_of(step, "ec").replace(batch=batch), forward)
 
     def limit(self, updates, extras):
         """What the host allows."""
-        return self.host.limit(updates, extras)
+        return self.host.limit(updates, extras["host"])
 
     def loss(self, step):
         """The host's loss and EC's; metrics of both."""
-        host, host_metrics = self.host.loss(step)
-        added, metrics = self.ec.loss(step)
+        host, host_metrics = self.host.loss(_of(step, "host"))
+        added, metrics = self.ec.loss(_of(step, "ec"))
         named = {f"ec/{name}": value for name, value in metrics.items()}
         return host + self.weight * added, {**host_metrics, **named}
+
+
+def _of(step: Step, part: str) -> Step:
+    return step.replace(extras=step.extras[part])
 
 
 def plugged(host: Method, config: Any, points: Sequence[str]) -> Plugged:
@@ -148,14 +211,14 @@ def plugged(host: Method, config: Any, points: Sequence[str]) -> Plugged:
     if not config.ec.include_head:
         pairs = [(p, w) for p, w in zip(chosen, weights, strict=True) if p != points[-1]]
         chosen, weights = zip(*pairs, strict=True)
-    return Plugged(host, _ec(config.ec, chosen, weights), config.ec.weight)
+    return Plugged(host, _ec(config.ec, chosen, weights, points[-1]), config.ec.weight)
 
 
 def build(config: Any, points: Sequence[str]) -> EC:
     """EC as ``config.ec`` describes it, for a model with these supervision points."""
     chosen = _points(config, points)
     weights = layer_weights(config.ec.weights, len(chosen), config.ec.weights_sum)
-    return _ec(config.ec, chosen, weights)
+    return _ec(config.ec, chosen, weights, points[-1])
 
 
 def _points(config: Any, points: Sequence[str]) -> Sequence[str]:
@@ -164,6 +227,15 @@ def _points(config: Any, points: Sequence[str]) -> Sequence[str]:
     return tuple(p for p in points if p in config.ec.points.split(","))
 
 
-def _ec(ec: Any, points: Sequence[str], weights: Sequence[float]) -> EC:
-    numbers = [float(w) for w in weights]
-    return EC(points, numbers, ec["lambda"], ec.temperature, ec.candidates)
+def _ec(ec: Any, points: Sequence[str], weights: Sequence[float], last: str) -> EC:
+    return EC(
+        points,
+        [float(w) for w in weights],
+        ec["lambda"],
+        ec.temperature,
+        ec.candidates,
+        last,
+        ec.targets == "pseudo",
+        ec.pseudo,
+        ec.proxy,
+    )

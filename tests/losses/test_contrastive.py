@@ -35,7 +35,7 @@ def _unit(row):
     return np.array([float(v) / length if length else 0.0 for v in row])
 
 
-def _reference(forget, forget_labels, retain, retain_labels, temperature, candidates):
+def _reference(forget, forget_labels, retain, retain_labels, temperature, candidates, targets=None):
     """The definition, sample by sample in float64."""
     losses, mask = [], []
     for i, (anchor, label) in enumerate(zip(forget, forget_labels, strict=True)):
@@ -47,7 +47,11 @@ def _reference(forget, forget_labels, retain, retain_labels, temperature, candid
         if candidates in ("retain", "both"):
             pool += list(zip(retain, retain_labels, strict=True))
         scores = [float(_unit(anchor) @ _unit(x)) / temperature for x, _ in pool]
-        positives = [s for s, (_, y) in zip(scores, pool, strict=True) if y != label]
+        positives = [
+            s
+            for s, (_, y) in zip(scores, pool, strict=True)
+            if (y != label if targets is None else y == targets[i])
+        ]
         mask.append(bool(positives))
         if not positives:
             losses.append(0.0)
@@ -85,6 +89,20 @@ def test_agrees_with_a_loop(shape, candidates, temperature, classes, zero_rows, 
     assert losses.dtype == jnp.float32
     np.testing.assert_array_equal(mask, want_mask)
     np.testing.assert_allclose(losses, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("candidates", ["retain", "both"])
+@pytest.mark.parametrize("seed", range(4))
+def test_targets_draw_each_anchor_to_one_class(candidates, seed):
+    draw = np.random.default_rng(seed)
+    batch = _batch(draw, 5, 7, 3, 4)
+    targets = draw.integers(0, 4, 5).astype(np.int32)
+    losses, mask = contrastive_forgetting_loss(
+        *batch, temperature=0.3, candidates=candidates, targets=targets
+    )
+    want, want_mask = _reference(*batch, 0.3, candidates, targets)
+    np.testing.assert_array_equal(mask, want_mask)
+    np.testing.assert_allclose(losses, want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("candidates", CANDIDATES)

@@ -34,15 +34,16 @@ def outputs_and_batch(seed=0):
     return {k: v[0] for k, v in made.items()}, {k: v[1] for k, v in made.items()}
 
 
-def value(method, outputs, batch, devices=1):
+def value(method, outputs, batch, devices=1, forgotten=()):
     mesh = parallel.make_mesh(devices)
+    extras = {"forgotten": jnp.isin(jnp.arange(5), jnp.asarray(forgotten, jnp.int32))}
     program = parallel.per_device(
         lambda state, shared, b: method.loss(
-            methods.Step(b[0], b[1], {}, {}, 0.0, 0, jax.random.key(0))
+            methods.Step(b[0], b[1], shared, {}, 0.0, 0, jax.random.key(0))
         ),
         mesh,
     )
-    return jax.device_get(program({}, {}, parallel.shard((outputs, batch), mesh)))
+    return jax.device_get(program({}, extras, parallel.shard((outputs, batch), mesh)))
 
 
 def by_loops(outputs, batch, weights, lam, tau):
@@ -85,6 +86,74 @@ def test_only_the_chosen_points_count():
     weights = {"stage2": 0.5, "stage4": 0.5}
     assert loss == pytest.approx(by_loops(outputs, batch, weights, 1.0, 0.5), rel=1e-5)
     assert set(metrics) == {f"{side}/stage{i}" for side in ("retain", "forget") for i in (2, 4)}
+
+
+def _log_softmax(rows):
+    rows = np.asarray(rows, np.float64)
+    return rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_teachers_terms_stand_at_every_point(devices):
+    outputs, batch = outputs_and_batch()
+    draw = np.random.default_rng(3)
+    pseudo, proxy = np.int32([0, 2, 1, 2]), np.float32(draw.normal(size=(4, 5)))
+    batch["forget"] |= {"pseudo": pseudo, "proxy": proxy}
+    plain = build(weights="1,2,3,4", weights_sum=1.0)
+    taught = build(weights="1,2,3,4", weights_sum=1.0, pseudo=0.5, proxy=0.3)
+    loss, metrics = value(taught, outputs, batch, devices, forgotten=(3, 4))
+    without, _ = value(plain, outputs, batch, devices)
+    masked = np.exp(_log_softmax(proxy[:, :3]))
+    added = 0.0
+    for point, weight in zip(POINTS, np.array([1, 2, 3, 4]) / 10, strict=True):
+        own = _log_softmax(outputs["forget"].logits[point])
+        ce = -np.mean([row[y] for row, y in zip(own, pseudo, strict=True)])
+        kl = np.mean((masked * (np.log(masked) - own[:, :3])).sum(axis=1))
+        assert metrics[f"pseudo/{point}"] == pytest.approx(0.5 * ce, rel=1e-5)
+        assert metrics[f"proxy/{point}"] == pytest.approx(0.3 * kl, rel=1e-5)
+        added += weight * (0.5 * ce + 0.3 * kl)
+    assert loss - without == pytest.approx(added, rel=1e-4)
+
+
+def test_the_variants_name_what_they_need():
+    assert build().needs == ()
+    assert build(proxy=0.1).needs == ("proxy",)
+    assert build(targets="pseudo").targeted
+
+
+def test_a_plug_in_is_the_hosts_loss_and_weighted_terms_below_the_head():
+    outputs, batch = outputs_and_batch()
+    c = default.get_config().unlock()
+    c.method, c.ec.plugin, c.ec.weight = "finetune", True, 0.25
+    c.ec.weights, c.ec.weights_sum, c.ec.temperature = "1,2,3,4", 10.0, 0.3
+    mesh = parallel.make_mesh(1)
+
+    def loss(method):
+        extras = {"host": {}, "ec": {}}
+        program = parallel.per_device(
+            lambda state, shared, b: method.loss(
+                methods.Step(b[0], b[1], shared, {}, 0.0, 0, jax.random.key(0))
+            ),
+            mesh,
+        )
+        return float(program({}, extras, parallel.shard((outputs, batch), mesh))[0])
+
+    host = -np.mean(
+        [
+            row[y]
+            for row, y in zip(
+                _log_softmax(outputs["retain"].logits["stage4"]),
+                np.asarray(batch["retain"]["label"]),
+                strict=True,
+            )
+        ]
+    )
+    below = {"stage1": 1.0, "stage2": 2.0, "stage3": 3.0}
+    expected = host + 0.25 * by_loops(outputs, batch, below, 1.0, 0.3)
+    assert loss(methods.build(c, POINTS)) == pytest.approx(expected, rel=1e-5)
+    c.ec.include_head = True
+    expected = host + 0.25 * by_loops(outputs, batch, {**below, "stage4": 4.0}, 1.0, 0.3)
+    assert loss(methods.build(c, POINTS)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,12 @@ def test_samples_and_all_classes_but_one(forerunners, tmp_path, method, forget):
     check(run(forerunners, tmp_path / "run", method, forget__classes=forget, **overrides))
 
 
+def test_all_of_ecs_variants_at_once(forerunners, tmp_path):
+    variants = {"ec__targets": "pseudo", "ec__pseudo": 0.5, "ec__proxy": 0.3}
+    check(run(forerunners, tmp_path / "alone", "ec", **variants))
+    check(run(forerunners, tmp_path / "added", "scrub", ec__plugin=True, **variants))
+
+
 def test_the_recipe_fills_what_was_not_given():
     given = recipes.complete(small(method="head_distill"), kept=())
     assert given.method == "head_distill"
