@@ -6,6 +6,7 @@ A method is a module with ``build(config, points)``. Its name is that of a file 
 
     SETTINGS = {"alpha": (0.5, ">= 0", "weight of the divergence")}   # the group config.NAME
     RECIPE = {"unlearn.optimizer.learning_rate": 0.01}                # defaults of other fields
+    SEARCH = [{"unlearn.steps": 100}, {"unlearn.steps": 200}]         # what ``ec_jax.tune`` tries
 
 They are read from the source: a mistake in a command is answered before JAX is imported.
 """
@@ -56,6 +57,11 @@ def recipe(name: str) -> dict[str, Any]:
     return _literals(name).get("RECIPE", {})
 
 
+def search(name: str) -> list[dict[str, Any]]:
+    """[{dotted field: value}]: what ``ec_jax.tune`` tries; empty: nothing of its own."""
+    return _literals(name).get("SEARCH", [])
+
+
 def group(name: str) -> str:
     """The config's group of a method: its name, or the module's where it is a path."""
     return name.partition(":")[0].rpartition(".")[2]
@@ -70,8 +76,8 @@ def _path(name: str) -> str:
 
 
 @functools.cache
-def _literals(name: str) -> dict[str, dict[str, Any]]:
-    """The module's SETTINGS and RECIPE."""
+def _literals(name: str) -> dict[str, Any]:
+    """The module's SETTINGS, RECIPE and SEARCH."""
     file = _FOLDER / f"{name}.py"
     if not file.is_file():
         file = _outside(name)
@@ -83,10 +89,12 @@ def _literals(name: str) -> dict[str, dict[str, Any]]:
             for target in node.targets
             if isinstance(target, ast.Name)
         }
-        wanted = assigned.keys() & {"SETTINGS", "RECIPE"}
-        return {key: dict(ast.literal_eval(assigned[key])) for key in wanted}
+        wanted = assigned.keys() & {"SETTINGS", "RECIPE", "SEARCH"}
+        found = {key: ast.literal_eval(assigned[key]) for key in wanted}
+        return {k: [dict(v) for v in f] if k == "SEARCH" else dict(f) for k, f in found.items()}
     except (OSError, SyntaxError, ValueError, TypeError) as error:
-        remedy = f"{file.name}: SETTINGS and RECIPE must be dictionaries of literals ({error})"
+        must = "SETTINGS and RECIPE must be dictionaries of literals, SEARCH a list of such"
+        remedy = f"{file.name}: {must} ({error})"
         raise InputError("method", name, remedy) from error
 
 

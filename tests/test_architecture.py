@@ -23,7 +23,8 @@ LAYERS = [
     {"evaluation"},
     {"report"},
     {"pipeline"},
-    {"main", "audit", "compare"},
+    {"cells"},
+    {"main", "audit", "compare", "tune"},
 ]
 # Rooms of one layer that know nothing of each other.
 STRANGERS = [("data", "models"), ("data", "losses"), ("models", "losses")]

@@ -30,6 +30,14 @@ SETTINGS = {
     "weight": (3.0, ">= 0", "lambda, the weight of the contrastive loss"),
 }
 RECIPE = {"unlearn.optimizer.learning_rate": 0.02, "unlearn.batch_norm": "inference"}
+SEARCH = [
+    {"unlearn.optimizer.learning_rate": 0.01, "contrastive.weight": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.03, "contrastive.weight": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.1, "contrastive.weight": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.01, "contrastive.weight": 3.0},
+    {"unlearn.optimizer.learning_rate": 0.03, "contrastive.weight": 3.0},
+    {"unlearn.optimizer.learning_rate": 0.1, "contrastive.weight": 3.0},
+]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,6 +30,14 @@ from ec_jax.methods._prototypes import class_means
 from ec_jax.models import resnet
 
 SETTINGS = {"strength": (1.0, "[0, 1]", "s, the share taken at the last stage")}
+SEARCH = [
+    {"damp.strength": 0.1},
+    {"damp.strength": 0.25},
+    {"damp.strength": 0.5},
+    {"damp.strength": 0.75},
+    {"damp.strength": 0.9},
+    {"damp.strength": 1.0},
+]
 _IMAGES = 500  # a batch of the pass that finds the prototypes
 _SMALLEST = 1e-5  # residuals below this share of the prototype are rounding
 

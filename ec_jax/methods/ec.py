@@ -31,6 +31,15 @@ from ec_jax.losses.contrastive import contrastive_forgetting_loss
 from ec_jax.losses.distillation import masked_kl
 from ec_jax.methods import Context, Forward, Method, Step, others
 
+SEARCH = [
+    {"unlearn.optimizer.learning_rate": 0.005},
+    {"unlearn.optimizer.learning_rate": 0.01},
+    {"unlearn.optimizer.learning_rate": 0.02},
+    {"unlearn.optimizer.learning_rate": 0.04},
+    {"unlearn.optimizer.learning_rate": 0.02, "ec.temperature": 0.2},
+    {"unlearn.optimizer.learning_rate": 0.02, "ec.lambda": 2.0},
+]
+
 
 def layer_weights(kind: str, count: int, total: float = 1.0) -> np.ndarray:
     """Weights w_l of ``count`` points, first to last, with the sum ``total``.

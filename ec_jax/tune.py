@@ -1,0 +1,140 @@
+"""The command that finds recipes: the same small number of trials for every method.
+
+    python -m ec_jax.tune --config=configs/digits.py --workdir=runs/tune --methods=scrub,ec
+
+Every method is tried with ``TRIALS`` settings: those of its ``SEARCH``, or its recipe's learning
+rate times ``FACTORS``. All are judged on a part of the training images (``data.validation``), by
+the mean of ``gap/logit`` / 100 and ``gap/representation``, the distance to an oracle that was
+trained without that part, too; the test images are never looked at. A setting that damages the
+model, or with which training cannot go on, is chosen only if there is no other.
+
+It leaves ``search.json``, every trial with its numbers, and ``recipes.json``, {method: {field:
+value}} of the best, as a config file's ``recipes``. The same command goes on where it stopped.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from ec_jax import config as config_lib
+from ec_jax import config_file, recipes, registry
+from ec_jax import workdir as workdir_lib
+
+FLAGS = {
+    "workdir": ("Where the trials and what was found go.", "runs/tune"),
+    "methods": ("Which methods, separated by commas; all without it.", "ec,scrub"),
+}
+TRIALS = 6
+FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+VALIDATION = 0.2  # where the config holds out no part of its own
+METRICS = "accuracy,cka,knn,variance,gap"
+_RATE = "unlearn.optimizer.learning_rate"
+
+
+def trials(method: str, config: Any) -> list[dict[str, Any]]:
+    """The settings that are tried, {dotted field: value} each.
+
+    Args:
+      method: its name.
+      config: complete, of the method.
+    """
+    found = registry.search(method)
+    if found:
+        return [dict(trial) for trial in found]
+    rate = config_lib.flatten(config)[_RATE]
+    return [{_RATE: float(f"{rate * factor:.3g}")} for factor in FACTORS]
+
+
+def score(metrics: dict[str, Any]) -> float:
+    """Mean of the two gaps to the oracle, as fractions; infinite where there is none."""
+    values = metrics["models"]["unlearned"] if "models" in metrics else {}
+    if "gap/logit" not in values or "gap/representation" not in values:
+        return math.inf
+    return (values["gap/logit"] / 100 + values["gap/representation"]) / 2
+
+
+def main(config: Any, flags: Any) -> None:
+    """Tries every method."""
+    if not flags.workdir:
+        raise config_file.missing("workdir", flags.workdir, FLAGS)
+    workdir = Path(os.path.expanduser(flags.workdir)).absolute()
+    names = flags.methods.split(",") if flags.methods else _tunable()
+    for name in names:
+        recipes.check_method(name)
+    cells = {name: _configs(config, name) for name in names}
+    for found in cells.values():
+        for _, cell in found:
+            config_lib.validate(cell)
+    base_config = next(iter(cells.values()))[0][1]
+    workdir_lib.contents(workdir)
+    from ec_jax import cells as cells_lib  # JAX is imported only for input that can work
+
+    cells_lib.prepare(base_config, workdir / "base")
+    tried: dict[str, Any] = {}
+    for name, configs in cells.items():
+        tried[name] = []
+        for i, (overrides, cell) in enumerate(configs):
+            print(f"tune: {name}, trial {i + 1} of {len(configs)}: {overrides}", flush=True)
+            metrics = cells_lib.run(cell, workdir / "base", workdir / name / f"trial{i + 1}")
+            tried[name].append(_trial(overrides, metrics))
+        _write(workdir, base_config, tried)
+
+
+def _tunable() -> list[str]:
+    """Without fresh training, whose recipe is the original's."""
+    return [name for name in registry.names() if name != "retrain"]
+
+
+def _configs(config: Any, name: str) -> list[tuple[dict[str, Any], Any]]:
+    """(what is tried, its config) of every trial."""
+    c = config.copy_and_resolve_references().unlock()
+    c.method = name
+    complete = recipes.complete(c)
+    found = []
+    for overrides in trials(name, complete):
+        cell = complete.copy_and_resolve_references().unlock()
+        cell.update_from_flattened_dict(overrides)
+        cell.data.validation = config.data.validation or VALIDATION
+        cell.evaluation.metrics = METRICS
+        cell.stages = "unlearn,evaluate"
+        found.append((overrides, cell.lock()))
+    return found
+
+
+def _trial(overrides: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    from ec_jax.report import table
+
+    if "failed" in metrics:
+        return {"settings": overrides, "score": None, "verdict": "failed", **metrics}
+    values, (verdict, _) = metrics["models"]["unlearned"], table.judged(metrics)
+    shown = [k for k in values if k.startswith(("accuracy/", "gap/"))]
+    return {
+        "settings": overrides,
+        "score": round(score(metrics), 5),
+        "verdict": verdict.name if verdict else "none",
+        "numbers": {key: round(values[key], 4) for key in shown},
+    }
+
+
+def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
+    """The trial nearest to the oracle among those that leave the model whole, if any does."""
+    return min(tried, key=lambda t: (t["verdict"] in ("damaged", "failed"), t["score"] or math.inf))
+
+
+def _write(workdir: Path, config: Any, tried: dict[str, Any]) -> None:
+    found = {
+        "schema": 1,
+        "score": "(gap/logit / 100 + gap/representation) / 2 on held-out training images",
+        "config": config_lib.resolved(config),
+        "methods": tried,
+    }
+    workdir_lib.write_json(workdir / "search.json", found)
+    chosen = {name: best(trials)["settings"] for name, trials in sorted(tried.items())}
+    workdir_lib.write_json(workdir / "recipes.json", chosen)
+
+
+if __name__ == "__main__":
+    config_file.run(
+        main, FLAGS, interrupted="interrupted; the same command goes on where it stopped"
+    )
