@@ -1,15 +1,14 @@
 """The EC objective against loops, and its layer weights."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from jax.sharding import PartitionSpec
 
 from configs import default
 from ec_jax import methods, parallel
 from ec_jax.methods.ec import layer_weights
-from ec_jax.models.network import Outputs
 
 POINTS = ("stage1", "stage2", "stage3", "stage4")
 
@@ -20,68 +19,30 @@ def build(**ec):
     return methods.build(c, POINTS)
 
 
-def outputs_and_batch(seed=0):
-    draw = np.random.default_rng(seed)
-
-    def part(count, labels):
-        outputs = Outputs(
-            logits={p: jnp.asarray(draw.normal(size=(count, 5)), jnp.float32) for p in POINTS},
-            embeddings={p: jnp.asarray(draw.normal(size=(count, 3)), jnp.float32) for p in POINTS},
-        )
-        return outputs, {"label": jnp.asarray(draw.choice(labels, count), jnp.int32)}
-
-    made = {"retain": part(8, [0, 1, 2]), "forget": part(4, [3, 4])}
-    return {k: v[0] for k, v in made.items()}, {k: v[1] for k, v in made.items()}
-
-
-def value(method, outputs, batch, devices=1):
-    mesh = parallel.make_mesh(devices)
-    program = parallel.per_device(
-        lambda state, shared, b: method.loss(
-            methods.Step(b[0], b[1], {}, {}, 0.0, 0, jax.random.key(0))
-        ),
-        mesh,
-    )
-    return jax.device_get(program({}, {}, parallel.shard((outputs, batch), mesh)))
-
-
 def by_loops(outputs, batch, weights, lam, tau):
     """method.md's L with candidates `both`, in float64 loops."""
-    total = 0.0
-    retain, forget = outputs["retain"], outputs["forget"]
     y_r, y_f = (np.asarray(batch[k]["label"]) for k in ("retain", "forget"))
+    labels, total = np.concatenate([y_f, y_r]), 0.0
     for point, weight in weights.items():
-        logits = np.asarray(retain.logits[point], np.float64)
-        ce = np.mean(
-            [-np.log(np.exp(z[y]) / np.exp(z).sum()) for z, y in zip(logits, y_r, strict=True)]
-        )
-        z = np.concatenate([forget.embeddings[point], retain.embeddings[point]]).astype(np.float64)
-        z /= np.linalg.norm(z, axis=1, keepdims=True)
-        labels = np.concatenate([y_f, y_r])
-        values = []
-        for i in range(len(y_f)):
-            others = [a for a in range(len(z)) if a != i]
-            below = sum(np.exp(z[i] @ z[a] / tau) for a in others)
-            terms = [
-                np.log(np.exp(z[i] @ z[p] / tau) / below) for p in others if labels[p] != labels[i]
-            ]
-            values.append(-np.mean(terms))
-        total += weight * (ce + lam * np.mean(values))
+        ce = tiny.cross_entropies(outputs, batch, point)["retain"].mean()
+        z = np.concatenate([tiny.features_of(outputs, n, point) for n in ("forget", "retain")])
+        cu = tiny.contrastive(z, labels, range(len(y_f)), range(len(z)), tau, same=False)
+        total += weight * (ce + lam * cu)
     return total
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_objective_is_the_weighted_sum_over_the_points(devices):
-    outputs, batch = outputs_and_batch()
+    outputs, batch = tiny.outputs_and_batch(points=POINTS)
     method = build(weights="1,2,3,4", weights_sum=5.0, temperature=0.3, **{"lambda": 0.7})
     weights = dict(zip(POINTS, np.array([1, 2, 3, 4]) * 0.5, strict=True))
-    loss, _ = value(method, outputs, batch, devices)
+    loss, _ = tiny.value(method, outputs, batch, devices)
     assert loss == pytest.approx(by_loops(outputs, batch, weights, 0.7, 0.3), rel=1e-5)
 
 
 def test_only_the_chosen_points_count():
-    outputs, batch = outputs_and_batch()
-    loss, metrics = value(build(points="stage4,stage2", temperature=0.5), outputs, batch)
+    outputs, batch = tiny.outputs_and_batch(points=POINTS)
+    loss, metrics = tiny.value(build(points="stage4,stage2", temperature=0.5), outputs, batch)
     weights = {"stage2": 0.5, "stage4": 0.5}
     assert loss == pytest.approx(by_loops(outputs, batch, weights, 1.0, 0.5), rel=1e-5)
     assert set(metrics) == {f"{side}/stage{i}" for side in ("retain", "forget") for i in (2, 4)}
