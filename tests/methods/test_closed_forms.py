@@ -14,24 +14,22 @@ from ec_jax.models import resnet
 
 @pytest.fixture(scope="module")
 def gradients():
-    """{split: each image's gradient of the cross-entropy, one image at a time}, and the context."""
-    context, sets = tiny.context(forget_count=5, retain_count=9)
+    """The context, and {stream: each image's gradient of the cross-entropy, one at a time}."""
+    context = tiny.context((3,), forget_count=5, retain_count=9)
     rest = {"batch_stats": tiny.backbone()["batch_stats"]}
 
     @jax.jit
     def gradient(params, image, label):
         def loss(params):
-            tree = {"params": params, **rest}
-            out = tiny.methods.forward(tiny.network(), tree, image[None])
-            return -jax.nn.log_softmax(out.logits[tiny.LAST])[0, label]
+            return -tiny.log_likelihood({"params": params, **rest}, image[None], label[None])[0]
 
         return jax.grad(loss)(params)
 
     params = tiny.backbone()["params"]
-    found = {
-        split: [jax.device_get(gradient(params, x, y)) for x, y in zip(*part, strict=True)]
-        for split, part in sets.items()
-    }
+    found = {}
+    for stream in ("forget", "retain"):
+        pairs = zip(*tiny.whole(context, stream).values(), strict=True)
+        found[stream] = [jax.device_get(gradient(params, x, y)) for x, y in pairs]
     return context, found
 
 
@@ -44,7 +42,7 @@ def test_ssd_dampens_what_matters_to_the_forget_set(gradients, images):
     context, grads = gradients
     found = tiny.method("ssd", alpha=1.5, lam=0.8, images=images).edit(context)
     limit = images or None
-    forget, retain = (importance(grads[f"{n}_train"][:limit]) for n in ("forget", "retain"))
+    forget, retain = (importance(grads[n][:limit]) for n in ("forget", "retain"))
     whole = jax.tree.map(lambda f, r: (5 * f + 9 * r) / 14, forget, retain)
     changed = []
 
@@ -96,32 +94,31 @@ def test_a_prototype_among_the_others_has_no_direction():
     assert len(directions(same, others)) == 1
 
 
-def prototypes(sets, classes):
-    """{point: {class: mean of the spatial means}}."""
+def prototypes(context, classes):
+    """{point: {stream: mean of the spatial means, a row for each class}}."""
     variables = {c: {"backbone": t} for c, t in tiny.backbone().items()}
     run = jax.jit(lambda v, x: tiny.network().activations(v, x)[0])
     found = {}
-    for name, (pictures, labels) in sets.items():
-        for point, maps in run(variables, pictures).items():
+    for stream, own in classes.items():
+        part = tiny.whole(context, stream)
+        for point, maps in run(variables, part["image"]).items():
             gap = np.asarray(maps, np.float64).mean(axis=(1, 2))
-            rows = [gap[labels == c].mean(axis=0) for c in classes[name]]
-            found.setdefault(point, {})[name] = np.stack(rows)
+            rows = [gap[part["label"] == c].mean(axis=0) for c in own]
+            found.setdefault(point, {})[stream] = np.stack(rows)
     return found
 
 
 @pytest.mark.parametrize("forget", [(3,), (1, 3)])
 def test_damp_hides_the_direction_from_what_reads_the_stage(forget):
-    context, sets = tiny.context(forget, forget_count=12, retain_count=24)
-    found = tiny.method("damp", strength=0.9).edit(context)
+    context = tiny.context(forget, forget_count=12, retain_count=24)
+    edited = tiny.method("damp", strength=0.9).edit(context)
     new, old = (
-        traverse_util.flatten_dict(jax.device_get(t["params"])) for t in (found, context.original)
+        traverse_util.flatten_dict(jax.device_get(t["params"])) for t in (edited, context.original)
     )
-    kept = [c for c in range(tiny.CLASSES) if c not in forget]
-    classes = {"forget_train": list(forget), "retain_train": kept}
-    read = set()
-    for i, (point, part) in enumerate(sorted(prototypes(sets, classes).items())):
+    found, read = prototypes(context, tiny.classes_of(forget)), set()
+    for i, (point, part) in enumerate(sorted(found.items())):
         share = 0.9 * (i + 1) / len(tiny.POINTS)
-        rest = np.stack([residual(p, part["retain_train"]) for p in part["forget_train"]])
+        rest = np.stack([residual(p, part["retain"]) for p in part["forget"]])
         projector = np.linalg.pinv(rest) @ rest
         assert np.trace(projector) == pytest.approx(len(forget))
         for path in resnet.readers(8, point):
@@ -133,12 +130,12 @@ def test_damp_hides_the_direction_from_what_reads_the_stage(forget):
     for path in old.keys() - read:
         np.testing.assert_array_equal(new[path], old[path])
     jax.tree.map(
-        np.testing.assert_array_equal, found["batch_stats"], context.original["batch_stats"]
+        np.testing.assert_array_equal, edited["batch_stats"], context.original["batch_stats"]
     )
 
 
 def test_damp_takes_a_sampled_forget_set_as_one_class():
-    context, _ = tiny.context(())
+    context = tiny.context(())
     found = tiny.method("damp").prototypes(context, "forget_train")
     assert [found[p].shape for p in tiny.POINTS] == [(1, w) for w in (4, 8, 16)]
     assert np.isfinite(tiny.method("damp").edit(context)["params"]["head"]["kernel"]).all()

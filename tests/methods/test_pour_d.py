@@ -34,15 +34,10 @@ def test_dependent_and_missing_directions_are_no_trouble():
 @pytest.mark.parametrize("forget", [(3,), ()])
 @pytest.mark.parametrize("devices", [1, 2])
 def test_targets_and_loss(forget, devices):
-    made, (context, sets) = (
-        tiny.method("pour_d", retain_weight=0.5),
-        tiny.context(forget, forget_count=8, retain_count=8),
-    )
-    batch = {
-        name: {"image": sets[f"{name}_train"][0], "label": sets[f"{name}_train"][1]}
-        for name in ("retain", "forget")
-    }
-    found = tiny.seen(made, batch, made.prepare(context), devices)
+    made = tiny.method("pour_d", retain_weight=0.5)
+    context = tiny.context(forget, forget_count=8, retain_count=8)
+    batch = {name: tiny.whole(context, name) for name in ("retain", "forget")}
+    found = tiny.viewed(made, batch, made.prepare(context), devices)
     kernel = tiny.backbone()["params"]["head"]["kernel"].astype(np.float64)
     expected = {n: tiny.pooled(tiny.backbone(), batch[n]["image"])[0] for n in batch}
     for i, y in enumerate(batch["forget"]["label"]):
@@ -50,13 +45,12 @@ def test_targets_and_loss(forget, devices):
         expected["forget"][i] = p @ expected["forget"][i]
     for name in batch:
         np.testing.assert_allclose(found[name]["target"], expected[name], atol=1e-4)
-    width = expected["forget"].shape[1]
-    outputs, given = tiny.drawn_outputs(width=width)
-    for name, count in (("retain", 8), ("forget", 4)):
-        given[name]["target"] = np.float32(expected[name][:count])
-    loss, _ = tiny.value(made, outputs, given, devices=devices)
+    outputs, given = tiny.outputs_and_batch(width=expected["forget"].shape[1])
+    for name, part in given.items():
+        part["target"] = np.float32(expected[name][: len(part["label"])])
+    loss, _ = tiny.value(made, outputs, given, devices)
     off = {
-        n: np.square(outputs[n].embeddings[tiny.LAST] - given[n]["target"]).sum(axis=1).mean()
+        n: np.square(tiny.features_of(outputs, n) - given[n]["target"]).sum(axis=1).mean()
         for n in given
     }
     assert loss == pytest.approx(off["forget"] + 0.5 * off["retain"], rel=1e-5)
@@ -65,8 +59,7 @@ def test_targets_and_loss(forget, devices):
 def test_by_default_the_retain_set_is_not_read():
     made = tiny.method("pour_d")
     assert made.streams == ("forget",)
-    outputs, batch = tiny.drawn_outputs()  # the other stream may be there all the same
+    outputs, batch = tiny.outputs_and_batch()  # the other stream may be there all the same
     batch["forget"]["target"] = outputs["forget"].embeddings[tiny.LAST]
     assert tiny.value(made, outputs, batch)[0] == 0
-    _, history = tiny.trained(made, "pour_d", tiny.context()[0])
-    assert np.isfinite([h["loss"] for h in history]).all()
+    tiny.check_finite(tiny.updates("pour_d")[1])

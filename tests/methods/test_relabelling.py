@@ -41,17 +41,17 @@ def test_random_labels_are_uniform_over_all_classes():
 @pytest.mark.parametrize("name", ["random_label", "salun"])
 def test_the_forget_batch_learns_the_random_labels(name, devices):
     outputs, batch = tiny.outputs_and_batch()
-    method = tiny.method_of(name, retain_weight=0.5)
+    method = tiny.method(name, retain_weight=0.5)
     loss, _ = tiny.value(method, outputs, batch, devices)
     labels = drawn(jax.random.key(0), 4, tiny.CLASSES)  # the step's key
     forget = tiny.cross_entropy(tiny.logits_of(outputs, "forget"), labels).mean()
-    retain = tiny.cross_entropy(tiny.logits_of(outputs, "retain"), batch["retain"]["label"]).mean()
+    retain = tiny.cross_entropies(outputs, batch)["retain"].mean()
     assert loss == pytest.approx(forget + 0.5 * retain, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["random_label", "salun"])
 def test_without_a_retain_term_no_retain_image_is_read(name):
-    method = tiny.method_of(name, retain_weight=0.0)
+    method = tiny.method(name, retain_weight=0.0)
     assert method.streams == ("forget",)
     outputs, batch = tiny.outputs_and_batch(("forget",))
     assert np.isfinite(tiny.value(method, outputs, batch)[0])
@@ -59,16 +59,14 @@ def test_without_a_retain_term_no_retain_image_is_read(name):
 
 @pytest.mark.parametrize("forget", [tiny.FORGET, ()], ids=["classes", "samples"])
 def test_pseudo_labels_are_the_originals_best_guess_among_the_others(forget):
-    given, method = tiny.context(forget), tiny.method_of("pseudo_label")
-    pixels, labels = tiny.images(12, list(forget or range(tiny.CLASSES)))
-    batch = {"forget": {"image": tiny.normalized(pixels), "label": jnp.asarray(labels)}}
-    found = tiny.viewed(method, batch, method.prepare(given))["forget"]["pseudo"]
+    given, method = tiny.context(forget), tiny.method("pseudo_label")
+    part = tiny.whole(given, "forget")
+    found = tiny.viewed(method, {"forget": part}, method.prepare(given))["forget"]["pseudo"]
     assert found.dtype == jnp.int32
-    logits = np.asarray(given.forward(given.original, batch["forget"]["image"]).logits[tiny.LAST])
-    for row, label, pseudo in zip(logits, labels, np.asarray(found), strict=True):
+    logits = tiny.pooled(given.original, part["image"])[1]
+    for row, label, pseudo in zip(logits, part["label"], found, strict=True):
         out = set(forget) or {int(label)}
         assert pseudo == max((c for c in range(tiny.CLASSES) if c not in out), key=lambda c: row[c])
-    assert set(batch["forget"]) == {"image", "label"}  # what was given is as it was
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -76,9 +74,9 @@ def test_pseudo_labels_take_the_place_of_the_labels(devices):
     outputs, batch = tiny.outputs_and_batch()
     pseudo = jnp.array([0, 2, 1, 1], jnp.int32)
     batch["forget"]["pseudo"] = pseudo
-    loss, _ = tiny.value(tiny.method_of("pseudo_label"), outputs, batch, devices)
+    loss, _ = tiny.value(tiny.method("pseudo_label"), outputs, batch, devices)
     forget = tiny.cross_entropy(tiny.logits_of(outputs, "forget"), pseudo).mean()
-    retain = tiny.cross_entropy(tiny.logits_of(outputs, "retain"), batch["retain"]["label"]).mean()
+    retain = tiny.cross_entropies(outputs, batch)["retain"].mean()
     assert loss == pytest.approx(forget + retain, rel=1e-5)
 
 
@@ -98,13 +96,12 @@ def test_saliency_is_the_gradient_over_the_whole_forget_set(monkeypatch):
 
     monkeypatch.setattr(salun, "_BATCH", 4)  # three batches, the last of them smaller
     given = tiny.context()
-    mask = tiny.method_of("salun", share=0.3).prepare(given)["mask"]
-    images, labels = next(given.batches("forget_train", 10))
+    mask = tiny.method("salun", share=0.3).prepare(given)["mask"]
+    part = tiny.whole(given, "forget")
 
     def likelihood(params):
-        variables = {**given.original, "params": params}
-        probabilities = jax.nn.softmax(given.forward(variables, images).logits[tiny.LAST])
-        return jnp.log(probabilities[jnp.arange(10), labels]).mean()
+        tree = {**given.original, "params": params}
+        return tiny.log_likelihood(tree, part["image"], part["label"]).mean()
 
     gradient = jax.jit(jax.grad(likelihood))(given.original["params"])
     sizes = np.concatenate([np.abs(np.ravel(g)) for g in jax.tree.leaves(gradient)])
@@ -116,11 +113,11 @@ def test_saliency_is_the_gradient_over_the_whole_forget_set(monkeypatch):
 
 
 def test_masked_weights_stay_to_the_bit_and_the_others_move():
-    start, state, _ = tiny.updates("salun", steps=3, share=0.5)
-    mask = tiny.method_of("salun", share=0.5).prepare(tiny.context())["mask"]
+    state, _ = tiny.updates("salun", steps=3, share=0.5)
+    mask = tiny.method("salun", share=0.5).prepare(tiny.context())["mask"]
     before, after, may = (
         np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
-        for tree in (start["params"], state.params["backbone"], mask)
+        for tree in (tiny.backbone()["params"], state.params["backbone"], mask)
     )
     np.testing.assert_array_equal(after[~may], before[~may])
     assert (after[may] != before[may]).mean() > 0.95
@@ -129,7 +126,7 @@ def test_masked_weights_stay_to_the_bit_and_the_others_move():
 def test_what_is_not_the_backbone_moves_freely():
     kept = {"backbone": {"a": jnp.ones(2)}, "modules": {"a": jnp.ones(2)}}
     extras = {"mask": {"a": jnp.array([True, False])}}
-    limited = tiny.method_of("salun").limit(kept, extras)
+    limited = tiny.method("salun").limit(kept, extras)
     assert limited["backbone"]["a"].tolist() == [1, 0]
     assert limited["modules"]["a"].tolist() == [1, 1]
-    assert isinstance(tiny.method_of("salun"), methods.Method)
+    assert isinstance(tiny.method("salun"), methods.Method)
