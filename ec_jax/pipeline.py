@@ -65,7 +65,7 @@ class Experiment:
         self.stages = config_lib.stage_names(config)
         self._command = command
         self.scenario = Scenario(config)
-        _ = self._method
+        self._method.check(self.scenario.forget_classes)
         self._check_there()
         config_lib.check_batches(config, self.scenario.mesh.size)
         for stage in BROUGHT:

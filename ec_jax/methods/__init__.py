@@ -119,6 +119,13 @@ class Method:
     needs: tuple[str, ...] = ()
     closed_form = False
 
+    def check(self, forget_classes: Sequence[int]) -> None:
+        """Refuses, by an InputError and before any work, what the method cannot forget.
+
+        Args:
+          forget_classes: as ``Context.forget_classes``.
+        """
+
     def prepare(self, context: Context) -> Any:
         """What the loss needs once, before the first step: a tree of arrays."""
         del context
@@ -179,12 +186,12 @@ def build(config: Any, points: Sequence[str]) -> Method:
     method = registry.builder(config.method)(config, points)
     if not config.ec.plugin:
         return method
-    from ec_jax.methods import ec
+    from ec_jax.methods import _plugin, ec
 
     if method.closed_form or method.head_only or method.fresh or isinstance(method, ec.EC):
         remedy = f"{config.method} is no method that EC can be added to; use false"
         raise InputError("ec.plugin", True, remedy)
-    return ec.plugged(method, config, points)
+    return _plugin.plugged(method, config, points)
 
 
 def chosen(config: Any) -> Any:

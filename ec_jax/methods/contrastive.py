@@ -22,7 +22,7 @@ from ec_jax import parallel
 from ec_jax.errors import InputError
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.contrastive import contrastive_forgetting_loss
-from ec_jax.methods import Context, Method, chosen
+from ec_jax.methods import Method, chosen
 
 SETTINGS = {
     "candidates": ("retain", "retain | forget", "which images of the batch pull and push"),
@@ -49,16 +49,15 @@ class Contrastive(Method):
     temperature: float
     weight: float
 
-    def prepare(self, context: Context) -> dict:
-        """Nothing; refuses candidates of which none could ever be of another class."""
-        if self.candidates == "forget" and len(context.forget_classes) == 1:
+    def check(self, forget_classes):
+        """Refuses candidates of which none could ever be of another class."""
+        if self.candidates == "forget" and len(forget_classes) == 1:
             raise InputError(
                 "contrastive.candidates",
                 "forget",
                 "with a single class to forget no candidate is of another class and the loss is "
                 "identically zero; use retain, or forget several classes",
             )
-        return {}
 
     def loss(self, step):
         """The sum of both losses; metrics for each."""

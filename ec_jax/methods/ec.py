@@ -29,7 +29,7 @@ from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.contrastive import contrastive_forgetting_loss
 from ec_jax.losses.distillation import masked_kl
-from ec_jax.methods import Context, Forward, Method, Step, others
+from ec_jax.methods import Context, Forward, Method, others
 
 SEARCH = [
     {"unlearn.optimizer.learning_rate": 0.005},
@@ -164,79 +164,22 @@ class EC(Method):
         return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Plugged(Method):
-    """Another method with EC's terms on top: L = L_method + β · L_EC.
-
-    Attributes:
-      host: the method; its ``view`` sees the forget and the retain batch, whatever it reads.
-      ec: EC at the points that it shares with the host.
-      weight: β.
-    """
-
-    host: Method
-    ec: EC
-    weight: float
-    uses_modules = True
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """What either needs."""
-        return tuple({*self.host.needs, *self.ec.needs})
-
-    def prepare(self, context: Context) -> Any:
-        """What both prepare."""
-        return {"host": self.host.prepare(context), "ec": self.ec.prepare(context)}
-
-    def parameters(self, context: Context) -> Any:
-        """The host's own."""
-        return self.host.parameters(context)
-
-    def view(self, step, forward: Forward):
-        """The batch as the host wants it, with what EC adds."""
-        batch = self.host.view(_of(step, "host"), forward)
-        return self.ec.view(_of(step, "ec").replace(batch=batch), forward)
-
-    def limit(self, updates, extras):
-        """What the host allows."""
-        return self.host.limit(updates, extras["host"])
-
-    def loss(self, step):
-        """The host's loss and EC's; metrics of both."""
-        host, host_metrics = self.host.loss(_of(step, "host"))
-        added, metrics = self.ec.loss(_of(step, "ec"))
-        named = {f"ec/{name}": value for name, value in metrics.items()}
-        return host + self.weight * added, {**host_metrics, **named}
-
-
-def _of(step: Step, part: str) -> Step:
-    return step.replace(extras=step.extras[part])
-
-
-def plugged(host: Method, config: Any, points: Sequence[str]) -> Plugged:
-    """EC as ``config.ec`` describes it, added to a method."""
-    chosen = _points(config, points)
-    weights = layer_weights(config.ec.weights, len(chosen), config.ec.weights_sum)
-    if not config.ec.include_head:
-        pairs = [(p, w) for p, w in zip(chosen, weights, strict=True) if p != points[-1]]
-        chosen, weights = zip(*pairs, strict=True)
-    return Plugged(host, _ec(config.ec, chosen, weights, points[-1]), config.ec.weight)
-
-
 def build(config: Any, points: Sequence[str]) -> EC:
     """EC as ``config.ec`` describes it, for a model with these supervision points."""
-    chosen = _points(config, points)
+    chosen = used_points(config, points)
     weights = layer_weights(config.ec.weights, len(chosen), config.ec.weights_sum)
-    return _ec(config.ec, chosen, weights, points[-1])
+    return from_config(config.ec, chosen, weights, points[-1])
 
 
-def _points(config: Any, points: Sequence[str]) -> Sequence[str]:
+def used_points(config: Any, points: Sequence[str]) -> Sequence[str]:
+    """Those of the model's points that ``ec.points`` names."""
     if config.ec.points == "all":
         return points
     return tuple(p for p in points if p in config.ec.points.split(","))
 
 
-def _ec(ec: Any, points: Sequence[str], weights: Sequence[float], last: str) -> EC:
+def from_config(ec: Any, points: Sequence[str], weights: Sequence[float], last: str) -> EC:
+    """EC at some points, of a model whose last is ``last``, as the group ``config.ec`` says."""
     return EC(
         points,
         [float(w) for w in weights],

@@ -10,8 +10,9 @@ forgotten there is noise for every class: all are impaired, and D_r repairs them
 Source: Tarun et al. 2021, Fast yet Effective Machine Unlearning, arXiv 2111.08947: the noise with
 its penalty, impair and repair.
 Differs from the published code: both phases share one learning rate schedule, the retain batch
-is of the whole of D_r, and the two cross-entropies are summed, each a mean, with half as many
-noise images as retain images in a step; BatchNorm's statistics stay the original's.
+is of the whole of D_r, and the two cross-entropies are summed, each a mean, with as many noise
+images as retain images in a step, also while it repairs, without weight; BatchNorm's statistics
+stay the original's.
 """
 
 import dataclasses
@@ -86,12 +87,12 @@ class Unsir(Method):
         return jax.lax.fori_loop(0, self.noise_steps, step, (start, optimizer.init(start)))[0]
 
     def view(self, step, forward: Forward):
-        """Adds the stream ``noise``, half as long as the retain stream, in both phases.
+        """Adds the stream ``noise``, as long as the retain stream, in both phases.
 
         Shapes must not change within a compiled step; the loss tells the phases apart.
         """
         del forward
-        share = max(len(step.batch["retain"]["label"]) // 2, 1)
+        share = len(step.batch["retain"]["label"])
         # By the place in the whole batch: the same noise on any number of devices.
         whole = share * jax.lax.psum(1, parallel.AXIS)
         first = step.count * whole + share * jax.lax.axis_index(parallel.AXIS)

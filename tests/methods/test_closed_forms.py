@@ -7,7 +7,6 @@ import tiny
 from flax import traverse_util
 from scipy.optimize import minimize
 
-from ec_jax.errors import InputError
 from ec_jax.methods.damp import directions, residual
 from ec_jax.models import resnet
 
@@ -43,7 +42,6 @@ def test_ssd_dampens_what_matters_to_the_forget_set(gradients, images):
     found = tiny.method("ssd", alpha=1.5, lam=0.8, images=images).edit(context)
     limit = images or None
     forget, retain = (importance(grads[n][:limit]) for n in ("forget", "retain"))
-    whole = jax.tree.map(lambda f, r: (5 * f + 9 * r) / 14, forget, retain)
     changed = []
 
     def check(new, old, f, d):
@@ -57,17 +55,11 @@ def test_ssd_dampens_what_matters_to_the_forget_set(gradients, images):
         np.testing.assert_array_equal(np.asarray(new)[left], old[left])
         changed.append(picked.mean())
 
-    jax.tree.map(check, found["params"], context.original["params"], forget, whole)
+    jax.tree.map(check, found["params"], context.original["params"], forget, retain)
     assert 0 < np.mean(changed) < 1
     jax.tree.map(
         np.testing.assert_array_equal, found["batch_stats"], context.original["batch_stats"]
     )
-
-
-def test_an_alpha_that_can_select_nothing_is_refused(gradients):
-    context, _ = gradients
-    with pytest.raises(InputError, match=r"ssd\.alpha = 3\.0.*less than 2\.8"):
-        tiny.method("ssd", alpha=3.0).edit(context)
 
 
 @pytest.mark.parametrize(("n", "d"), [(3, 5), (8, 4), (1, 3)])

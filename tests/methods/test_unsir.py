@@ -43,10 +43,10 @@ def test_a_step_of_noise_is_one_of_adam():
 
 def test_each_step_takes_the_next_noise_on_any_number_of_devices():
     made = tiny.method("unsir")
-    extras = {"image": np.arange(6.0, dtype=np.float32)[:, None], "label": np.arange(6) % 2}
-    batch = {"retain": {"image": np.zeros((8, 1), np.float32), "label": np.zeros(8, np.int32)}}
+    extras = {"image": np.arange(10.0, dtype=np.float32)[:, None], "label": np.arange(10) % 2}
+    batch = {"retain": {"image": np.zeros((6, 1), np.float32), "label": np.zeros(6, np.int32)}}
     for devices in (1, 2):
-        for count, rows in ((0, [0, 1, 2, 3]), (1, [4, 5, 0, 1])):
+        for count, rows in ((0, [0, 1, 2, 3, 4, 5]), (1, [6, 7, 8, 9, 0, 1])):
             found = tiny.viewed(made, batch, extras, devices, count)["noise"]
             assert found["image"][:, 0].tolist() == rows
             assert found["label"].tolist() == [r % 2 for r in rows]

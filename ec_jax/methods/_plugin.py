@@ -1,0 +1,70 @@
+"""EC as a plug-in: its terms on top of another method's loss."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ec_jax.methods import Context, Forward, Method, Step, ec
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugged(Method):
+    """Another method with EC's terms on top: L = L_method + β · L_EC.
+
+    Attributes:
+      host: the method; its ``view`` sees the forget and the retain batch, whatever it reads.
+      ec: EC at the points that it shares with the host.
+      weight: β.
+    """
+
+    host: Method
+    ec: ec.EC
+    weight: float
+    uses_modules = True
+
+    def check(self, forget_classes):
+        """What the host refuses."""
+        self.host.check(forget_classes)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What either needs."""
+        return tuple({*self.host.needs, *self.ec.needs})
+
+    def prepare(self, context: Context) -> Any:
+        """What both prepare."""
+        return {"host": self.host.prepare(context), "ec": self.ec.prepare(context)}
+
+    def parameters(self, context: Context) -> Any:
+        """The host's own."""
+        return self.host.parameters(context)
+
+    def view(self, step, forward: Forward):
+        """The batch as the host wants it, with what EC adds."""
+        batch = self.host.view(_of(step, "host"), forward)
+        return self.ec.view(_of(step, "ec").replace(batch=batch), forward)
+
+    def limit(self, updates, extras):
+        """What the host allows."""
+        return self.host.limit(updates, extras["host"])
+
+    def loss(self, step):
+        """The host's loss and EC's; metrics of both."""
+        host, host_metrics = self.host.loss(_of(step, "host"))
+        added, metrics = self.ec.loss(_of(step, "ec"))
+        named = {f"ec/{name}": value for name, value in metrics.items()}
+        return host + self.weight * added, {**host_metrics, **named}
+
+
+def _of(step: Step, part: str) -> Step:
+    return step.replace(extras=step.extras[part])
+
+
+def plugged(host: Method, config: Any, points: Sequence[str]) -> Plugged:
+    """EC as ``config.ec`` describes it, added to a method."""
+    chosen = ec.used_points(config, points)
+    weights = ec.layer_weights(config.ec.weights, len(chosen), config.ec.weights_sum)
+    if not config.ec.include_head:
+        pairs = [(p, w) for p, w in zip(chosen, weights, strict=True) if p != points[-1]]
+        chosen, weights = zip(*pairs, strict=True)
+    return Plugged(host, ec.from_config(config.ec, chosen, weights, points[-1]), config.ec.weight)
