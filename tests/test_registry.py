@@ -164,3 +164,8 @@ def test_settings_that_are_no_literals_are_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(InputError, match="must be dictionaries of literals"):
         registry.settings("computed:build")
+
+
+def test_every_method_is_in_the_documentation():
+    page = (ROOT / "docs" / "methods.md").read_text()
+    assert {name for name in NAMES if f"| `{name}` |" not in page} == set()

@@ -338,6 +338,7 @@ def _prediction(
 _STAGES = {
     "original": "Training the original",
     "oracle": "Training anew without the forget set (the oracle)",
+    "proxy": "Training a proxy oracle for a short time",
     "modules": "Preparing the auxiliary modules, once for all forget sets",
     "unlearn": "Unlearning",
     "evaluate": "Evaluation",

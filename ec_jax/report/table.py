@@ -16,6 +16,8 @@ _SPLIT_NAMES = {
     "retain_test": "retain, test",
 }
 ORACLE = "the oracle's"
+# {stage: what it prepares unlearning by}
+PREPARED = {"modules": "its modules' training", "proxy": "its proxy's training"}
 
 
 def rows(points: Sequence[str], forget: str = target.TEST) -> Iterator[tuple[str, str, int, str]]:
@@ -72,10 +74,10 @@ def _cost_line(metrics: Mapping[str, Any]) -> str:
         return costs
     steps, images = (f"{share(cost, unit):.1f}" for unit in ("steps", "images"))
     with_modules = ""
-    if cost.get("modules"):
+    if trained := [name for stage, name in PREPARED.items() if cost.get(stage)]:
         units = ("steps", "images", "seconds")
         shares = [f"{share(cost, u, modules=True):.0f} % of its {u}" for u in units]
-        with_modules = f" With its modules' training: {', '.join(shares)}."
+        with_modules = f" With {' and '.join(trained)}: {', '.join(shares)}."
     return (
         f"{costs} Unlearning took {steps} % of the oracle's steps "
         f"and {images} % of its images.{with_modules}"
@@ -88,18 +90,18 @@ def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float
     Args:
       cost: of a run, as in its ``metrics.json``.
       unit: ``steps``, ``images`` or ``seconds``.
-      modules: the training of the EC modules counts, too, where there are some. One such
-        training serves all forget sets.
+      modules: what was trained to prepare it counts, too: the EC modules, of which one training
+        serves all forget sets, and a proxy oracle.
 
     Returns:
       It; None where one of the two was not trained in this run, or its cost is not known.
     """
-    spent, whole, prepared = (
-        (cost.get(stage) or {}).get(unit) for stage in ("unlearn", "oracle", "modules")
+    spent, whole, *prepared = (
+        (cost.get(stage) or {}).get(unit) for stage in ("unlearn", "oracle", *PREPARED)
     )
     if spent is None or not whole:
         return None
-    return 100 * (spent + (prepared or 0 if modules else 0)) / whole
+    return 100 * (spent + sum(p or 0 for p in prepared if modules)) / whole
 
 
 _FEATURES = {
