@@ -63,14 +63,15 @@ def main(config: Any, flags: Any) -> None:
     for name in names:
         recipes.check_method(name)
     cells = {name: _configs(config, name) for name in names}
-    for found in cells.values():
-        for _, cell in found:
-            config_lib.validate(cell)
-    base_config = next(iter(cells.values()))[0][1]
-    workdir_lib.contents(workdir)
+    base = _held_out(config, "ec")
+    for cell in (base, *(cell for found in cells.values() for _, cell in found)):
+        config_lib.validate(cell)
+    workdir_lib.check_workdir(base, workdir)
     from ec_jax import cells as cells_lib  # JAX is imported only for input that can work
 
-    cells_lib.prepare(base_config, workdir / "base")
+    workdir.mkdir(parents=True, exist_ok=True)
+    workdir_lib.write_resolved(base, workdir)
+    cells_lib.prepare(base, workdir / "base")
     tried: dict[str, Any] = {}
     for name, configs in cells.items():
         tried[name] = []
@@ -78,7 +79,7 @@ def main(config: Any, flags: Any) -> None:
             print(f"tune: {name}, trial {i + 1} of {len(configs)}: {overrides}", flush=True)
             metrics = cells_lib.run(cell, workdir / "base", workdir / name / f"trial{i + 1}")
             tried[name].append(_trial(overrides, metrics))
-        _write(workdir, base_config, tried)
+        _write(workdir, base, tried)
 
 
 def _tunable() -> list[str]:
@@ -86,18 +87,22 @@ def _tunable() -> list[str]:
     return [name for name in registry.names() if name != "retrain"]
 
 
-def _configs(config: Any, name: str) -> list[tuple[dict[str, Any], Any]]:
-    """(what is tried, its config) of every trial."""
+def _held_out(config: Any, name: str) -> Any:
+    """The complete config of a method, judged on held-out training images."""
     c = config.copy_and_resolve_references().unlock()
     c.method = name
-    complete = recipes.complete(c)
-    found = []
+    c.data.validation = config.data.validation or VALIDATION
+    c.evaluation.metrics = METRICS
+    c.stages = "unlearn,evaluate"
+    return recipes.complete(c)
+
+
+def _configs(config: Any, name: str) -> list[tuple[dict[str, Any], Any]]:
+    """(what is tried, its config) of every trial."""
+    complete, found = _held_out(config, name), []
     for overrides in trials(name, complete):
         cell = complete.copy_and_resolve_references().unlock()
         cell.update_from_flattened_dict(overrides)
-        cell.data.validation = config.data.validation or VALIDATION
-        cell.evaluation.metrics = METRICS
-        cell.stages = "unlearn,evaluate"
         found.append((overrides, cell.lock()))
     return found
 

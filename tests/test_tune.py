@@ -1,0 +1,92 @@
+"""The search for recipes: as many trials for every method, on held-out training images."""
+
+import json
+
+import pytest
+from command import command, refused
+
+from configs import digits, fashion_mnist
+from ec_jax import config as config_lib
+from ec_jax import recipes, registry, tune
+
+NAMES = [name for name in registry.names() if name != "retrain"]
+SMALL = (
+    "--config=configs/digits.py",
+    "--config.model.depth=8",
+    "--config.model.width=4",
+    "--config.ec.weights=uniform",
+    "--config.original.epochs=1",
+    "--config.modules.epochs=0",
+    "--config.unlearn.steps=2",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("source", [digits, fashion_mnist])
+def test_every_method_has_as_many_trials_all_of_them_valid(name, source, monkeypatch):
+    from ec_jax.data import sources
+
+    monkeypatch.setattr(sources, "check", lambda *_: None)  # the archives need not be here
+    found = tune._configs(source.get_config(), name)
+    assert len(found) == tune.TRIALS
+    assert len({json.dumps(settings) for settings, _ in found}) == tune.TRIALS
+    known = config_lib.flatten(recipes.complete(source.get_config()))
+    for settings, config in found:
+        assert settings.keys() <= known.keys()
+        config_lib.validate(config)
+        assert config.data.validation == tune.VALIDATION
+
+
+def test_the_nearest_to_the_oracle_that_is_whole_is_chosen():
+    tried = [
+        {"settings": 1, "verdict": "damaged", "score": 0.01},
+        {"settings": 2, "verdict": "superficial", "score": 0.2},
+        {"settings": 3, "verdict": "failed", "score": None},
+        {"settings": 4, "verdict": "not forgotten", "score": 0.3},
+    ]
+    assert tune.best(tried)["settings"] == 2
+    assert tune.best(tried[::2])["settings"] == 1  # if there is no other
+
+
+def test_a_search_leaves_its_trials_and_recipes_and_goes_on(tmp_path):
+    workdir = tmp_path / "tune"
+    arguments = (*SMALL, f"--workdir={workdir}", "--methods=damp")
+    done = command(*arguments, module="ec_jax.tune", timeout=300)
+    assert done.returncode == 0, done.stderr
+    search = json.loads((workdir / "search.json").read_text())
+    tried = search["methods"]["damp"]
+    assert [t["settings"] for t in tried] == registry.search("damp")
+    for i, trial in enumerate(tried):
+        metrics = json.loads((workdir / "damp" / f"trial{i + 1}" / "metrics.json").read_text())
+        values = metrics["models"]["unlearned"]
+        expected = (values["gap/logit"] / 100 + values["gap/representation"]) / 2
+        assert trial["score"] == pytest.approx(expected, abs=1e-5)
+        # A fifth of the training images, no test image: 1,437 of them.
+        assert metrics["scenario"]["images"]["retain_test"] == 258
+        assert sum(metrics["scenario"]["images"].values()) == 1437
+    chosen = json.loads((workdir / "recipes.json").read_text())
+    assert chosen == {"damp": tune.best(tried)["settings"]}
+    base = workdir / "base" / "checkpoints" / "original"
+    before = {p: p.stat().st_mtime_ns for p in base.rglob("*")}
+    done = command(*arguments, module="ec_jax.tune", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "original: done" in done.stdout
+    assert {p: p.stat().st_mtime_ns for p in base.rglob("*")} == before
+    assert json.loads((workdir / "search.json").read_text()) == search
+    refused(
+        *arguments,
+        "--config.unlearn.steps=3",
+        module="ec_jax.tune",
+        says=("workdir = ", "unlearn.steps is 2 there and 3 here"),
+    )
+
+
+def test_an_unknown_method_is_refused(tmp_path):
+    refused(
+        *SMALL,
+        f"--workdir={tmp_path / 'tune'}",
+        "--methods=scrubb",
+        module="ec_jax.tune",
+        says=("method = 'scrubb'", "did you mean 'scrub'?"),
+    )
+    assert not (tmp_path / "tune").exists()
