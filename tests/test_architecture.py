@@ -23,6 +23,7 @@ LAYERS = [
     {"evaluation"},
     {"report"},
     {"pipeline"},
+    {"sequence"},
     {"main", "audit", "compare"},
 ]
 # Rooms of one layer that know nothing of each other.
