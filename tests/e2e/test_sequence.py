@@ -55,9 +55,9 @@ def test_a_request_starts_from_the_last_ones_result(folder, second):
 def test_no_training_of_a_request_sees_what_was_forgotten_before(second):
     labels = second.scenario.data.train_labels
     assert second.scenario.forget_classes == (5,)
-    seen = {"oracle": {*range(10)} - {3, 5}, "modules": {*range(10)} - {3}}
-    seen["unlearn"] = seen["proxy"] = seen["modules"]
-    for stage in ("oracle", "modules", "unlearn"):
+    seen = dict.fromkeys(("oracle", "proxy"), {*range(10)} - {3, 5})
+    seen |= dict.fromkeys(("original", "modules", "unlearn"), {*range(10)} - {3})
+    for stage in seen:
         streams = second._training(stage).streams.values()
         found = {int(label) for rows, _ in streams for label in labels[rows]}
         assert found == seen[stage], stage
