@@ -55,6 +55,7 @@ def _rules() -> dict[str, Any]:
         "data.forget_batch_size": _COUNT,
         "data.eval_batch_size": _COUNT,
         "forget.classes": str,
+        "forget.earlier": str,
         "forget.seed": _COUNT_OR_0,
         "model.name": ("resnet",),
         "model.depth": tuple(_DEPTHS),
@@ -120,12 +121,14 @@ def validate(config: Any) -> None:
     sources.check_name(name)  # what is known of a set by name is checked before its archives
     _check_sizes(config, len(sources.class_names(name)), sources.train_size(name))
     label_groups(config)
-    chosen = forget_classes(config)
+    asked = requests(config)
     _check_samples(config, sources.train_size(name))
     if config.ec.targets == "pseudo" and config.ec.candidates == "forget":
         remedy = "no forget sample is of the class that another is drawn to; use both or retain"
         raise InputError("ec.candidates", "forget", f"with ec.targets=pseudo {remedy}")
-    if config.ec.candidates == "forget" and len(chosen) == 1:
+    if len(asked) > 1:
+        _check_sequence(config)
+    if config.ec.candidates == "forget" and any(len(request) == 1 for request in asked):
         raise InputError(
             "ec.candidates",
             "forget",
@@ -191,6 +194,16 @@ def _check_samples(config: Any, images: int) -> None:
     splits.parse_samples(spec, subset or images, config.forget.seed)
 
 
+def _check_sequence(config: Any) -> None:
+    """Every request has an oracle of its own, and starts from the last one's result."""
+    if config.oracle.checkpoint:
+        remedy = "every request of a sequence has an oracle of its own; leave it empty"
+        raise InputError("oracle.checkpoint", config.oracle.checkpoint, remedy)
+    if stage_names(config) != STAGES:
+        remedy = "every request of a sequence runs all stages; use all"
+        raise InputError("stages", config.stages, remedy)
+
+
 def _check_choice(field: str, value: Any, choices: Sequence[Any]) -> None:
     if any(value == choice and type(value) is type(choice) for choice in choices):
         return
@@ -220,12 +233,32 @@ def stage_names(config: Any) -> tuple[str, ...]:
     return tuple(s for s in STAGES if s in asked)
 
 
-def forget_classes(config: Any) -> tuple[int, ...]:
-    """The ids of the classes to forget, ascending."""
+def requests(config: Any) -> tuple[tuple[int, ...], ...]:
+    """The ids of the classes that each request forgets, ascending; most configs have one."""
     from ec_jax.data import sources, splits
 
-    names = sources.class_names(config.data.name)
-    return splits.parse_forget(config.forget.classes, names, config.forget.seed)
+    names, forget = sources.class_names(config.data.name), config.forget
+    return splits.parse_requests(forget.classes, names, forget.seed, earlier_classes(config))
+
+
+def earlier_classes(config: Any) -> tuple[int, ...]:
+    """The ids of the classes that were forgotten before, ascending."""
+    from ec_jax.data import sources, splits
+
+    return splits.parse_earlier(config.forget.earlier, sources.class_names(config.data.name))
+
+
+def forget_classes(config: Any) -> tuple[int, ...]:
+    """The ids of the classes to forget, ascending.
+
+    Raises:
+      InputError: they are a sequence's, of which a run is one request.
+    """
+    found = requests(config)
+    if len(found) > 1:
+        remedy = "is a sequence, which only ec_jax.main runs; give one of its requests"
+        raise InputError("forget.classes", config.forget.classes, remedy)
+    return found[0]
 
 
 def label_groups(config: Any) -> Any:

@@ -12,6 +12,7 @@ class InputError(ValueError):
 
     def __init__(self, field: str, value: object, remedy: str):
         super().__init__(f"{field} = {value!r}: {remedy}")
+        self.remedy = remedy
 
 
 class TrainingError(RuntimeError):

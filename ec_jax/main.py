@@ -3,6 +3,8 @@
 --config=FILE        a file with get_config(); --config.FIELD=VALUE sets one of its fields
 --workdir=DIR        where the run's results and checkpoints go
 
+A sequence of requests, --config.forget.classes='5;1;8', is a run each, in DIR/request1 and so on.
+
 Exit status: 0 done, 2 input that cannot be used, 3 training that could not go on,
 130 interrupted (``ec_jax/command.py``). A mistake is answered with one line on stderr.
 """
@@ -26,10 +28,16 @@ def main(config: Any, flags: Any) -> None:
     workdir = os.path.expanduser(flags.workdir)
     config_lib.validate(config)
     workdir_lib.check_workdir(config, workdir)
-    from ec_jax.pipeline import Experiment  # JAX is imported only for input that can work
-
     command = shlex.join(["python", "-m", "ec_jax.main", *sys.argv[1:]])
-    Experiment(config, workdir, command).run()
+    # JAX is imported only for input that can work.
+    if len(config_lib.requests(config)) > 1:
+        from ec_jax import sequence
+
+        sequence.run(config, workdir, command)
+    else:
+        from ec_jax.pipeline import Experiment
+
+        Experiment(config, workdir, command).run()
 
 
 if __name__ == "__main__":

@@ -33,15 +33,17 @@ class Scenario:
         sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
         self._groups = config_lib.label_groups(config)
         self._named = config_lib.forget_classes(config)
+        self._earlier = config_lib.earlier_classes(config)
         self.class_names = (
             self._groups[1] if self._groups else sources.class_names(config.data.name)
         )
         self.forget_classes = self._named
         if self._groups:
-            whole = [set(group) <= set(self._named) for group in self._groups[0]]
-            self.forget_classes = tuple(i for i, all_of_it in enumerate(whole) if all_of_it)
-            if sum(len(self._groups[0][i]) for i in self.forget_classes) != len(self._named):
-                self.forget_classes = ()  # some labels lose a part only
+            left = [set(group) - set(self._earlier) for group in self._groups[0]]
+            whole = [i for i, part in enumerate(left) if part and part <= set(self._named)]
+            # Else some labels lose a part only.
+            in_full = sum(len(left[i]) for i in whole) == len(self._named)
+            self.forget_classes = tuple(whole) if in_full else ()
 
     @functools.cached_property
     def data(self) -> sources.Dataset:
@@ -67,7 +69,7 @@ class Scenario:
         """{split: indices into the training or test images}."""
         forget = self.config.forget
         samples = splits.parse_samples(forget.classes, len(self.data.train_labels), forget.seed)
-        return splits.split(self.data, self._named, samples)
+        return splits.split(self.data, self._named, samples, self._earlier)
 
     @functools.cached_property
     def moments(self) -> tuple[Any, Any]:
@@ -97,11 +99,20 @@ class Scenario:
             "forget_classes": list(self.forget_classes),
             "forget_names": [self.class_names[i] for i in self.forget_classes],
             **self._in_part(),
+            **self._before(),
             "images": {split: len(rows) for split, rows in self.splits.items()},
             "model": f"{c.model.name}{c.model.depth}-w{c.model.width}",
             "points": list(self.network().points),
             "features": c.evaluation.features,
         }
+
+    def _before(self) -> dict[str, list]:
+        """The classes forgotten before, where there are some."""
+        if not self._earlier:
+            return {}
+        names = sources.class_names(self.config.data.name)
+        named = [names[i] for i in self._earlier]
+        return {"earlier_classes": list(self._earlier), "earlier_names": named}
 
     def _in_part(self) -> dict[str, str]:
         """What is forgotten in words, where it is no whole label."""

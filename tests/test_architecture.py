@@ -23,7 +23,7 @@ LAYERS = [
     {"evaluation"},
     {"report"},
     {"pipeline"},
-    {"cells"},
+    {"cells", "sequence"},
     {"main", "audit", "compare", "tune"},
 ]
 # Rooms of one layer that know nothing of each other.

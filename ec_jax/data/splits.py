@@ -1,4 +1,4 @@
-"""What is forgotten: the forget spec, and the four splits that it makes."""
+"""What is forgotten: the forget spec, and the splits that it makes."""
 
 import dataclasses
 import difflib
@@ -12,11 +12,65 @@ import numpy as np
 from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError
 
-FIELD = "forget.classes"
+FIELD, EARLIER_FIELD = "forget.classes", "forget.earlier"
 SPLITS = ("forget_train", "retain_train", "forget_test", "retain_test")
+EARLIER = ("earlier_train", "earlier_test")  # where classes were forgotten before
+_BETWEEN = ";"  # two requests
 
 
-def parse_forget(spec: str, class_names: Sequence[str], seed: int) -> tuple[int, ...]:
+def parse_requests(
+    spec: str, class_names: Sequence[str], seed: int, earlier: Sequence[int] = ()
+) -> tuple[tuple[int, ...], ...]:
+    """The classes of every request of a spec, first to last.
+
+    Args:
+      spec: one request as for ``parse_forget``, or several with ``;`` between them.
+      class_names: as for ``parse_forget``.
+      seed: as for ``parse_forget``; every ``random:K`` draws from what is left to forget.
+      earlier: ids of the classes forgotten before the first request.
+
+    Raises:
+      InputError: a request names no class, an unknown one, one forgotten before, the last that is
+        left or, where there are several requests, single images.
+
+    >>> parse_requests("dog; 0", ["cat", "dog", "emu"], seed=0)
+    ((1,), (0,))
+    """
+    parts = spec.split(_BETWEEN)
+    if len(parts) == 1:
+        return (parse_forget(spec, class_names, seed, earlier),)
+    found: list[tuple[int, ...]] = []
+    for i, part in enumerate(parts, 1):
+        try:
+            if part.strip().startswith("samples:"):
+                raise InputError(FIELD, part, "names single images; in a sequence give classes")
+            before = [*earlier, *(c for request in found for c in request)]
+            found.append(parse_forget(part, class_names, seed, before))
+        except InputError as error:
+            raise InputError(FIELD, spec, f"request {i} of {len(parts)}: {error.remedy}") from error
+    return tuple(found)
+
+
+def parse_earlier(spec: str, class_names: Sequence[str]) -> tuple[int, ...]:
+    """The classes that were forgotten before.
+
+    Args:
+      spec: a comma list of ids or names; may be empty.
+      class_names: as for ``parse_forget``.
+
+    Returns:
+      Sorted ids without repetition.
+
+    Raises:
+      InputError: the spec names an unknown class.
+    """
+    entries = [e.strip() for e in spec.split(",") if e.strip()]
+    return tuple(sorted({_class_id(e, spec, class_names, EARLIER_FIELD) for e in entries}))
+
+
+def parse_forget(
+    spec: str, class_names: Sequence[str], seed: int, earlier: Sequence[int] = ()
+) -> tuple[int, ...]:
     """The classes that a spec names.
 
     Args:
@@ -24,28 +78,36 @@ def parse_forget(spec: str, class_names: Sequence[str], seed: int) -> tuple[int,
         line (empty lines and what follows a ``#`` are skipped); or ``samples:…``, which names
         images and no class: see ``parse_samples``.
       class_names: names of all C classes, in the order of their ids.
-      seed: draws the classes of ``random:K``.
+      seed: draws the classes of ``random:K``, of those not in ``earlier``.
+      earlier: ids of classes forgotten before; none of them may be forgotten again.
 
     Returns:
-      Sorted ids without repetition, at least one and fewer than C; none of ``samples:…``.
+      Sorted ids without repetition, at least one and fewer than are left; none of ``samples:…``.
 
     Raises:
-      InputError: the spec names no class, an unknown one, or all of them.
+      InputError: the spec names no class, an unknown one, one of ``earlier``, or all that are
+        left.
 
     >>> parse_forget("dog, 0", ["cat", "dog", "emu"], seed=0)
     (0, 1)
     """
     kind, colon, rest = spec.strip().partition(":")
     if colon and kind == "random":
-        chosen = _random(rest, spec, len(class_names), seed)
+        chosen = _random(rest, spec, len(class_names), seed, earlier)
     elif colon and kind == "samples":
+        if earlier:
+            remedy = "single images cannot follow classes; give classes, or empty forget.earlier"
+            raise InputError(FIELD, spec, remedy)
         return ()
     else:
         entries = _lines(rest, spec) if colon and kind == "file" else spec.split(",")
         chosen = [_class_id(e.strip(), spec, class_names) for e in entries if e.strip()]
     if not chosen:
         raise InputError(FIELD, spec, "names no class; give ids or names such as 3,5, or random:K")
-    if len(set(chosen)) == len(class_names):
+    if again := sorted(set(chosen) & set(earlier)):
+        remedy = f"class {class_names[again[0]]!r} is forgotten before; name every class once"
+        raise InputError(FIELD, spec, remedy)
+    if len({*chosen, *earlier}) == len(class_names):
         raise InputError(FIELD, spec, "forgets all classes; leave at least one to retain")
     return tuple(sorted(set(chosen)))
 
@@ -87,13 +149,16 @@ def parse_samples(spec: str, images: int, seed: int) -> np.ndarray | None:
     return chosen
 
 
-def _random(count: str, spec: str, classes: int, seed: int) -> list[int]:
-    if not re.fullmatch("[0-9]{1,9}", count) or not 1 <= int(count) < classes:
-        raise InputError(FIELD, spec, f"random:K takes an integer K from 1 to {classes - 1}")
+def _random(count: str, spec: str, classes: int, seed: int, earlier: Sequence[int]) -> list[int]:
+    left = classes - len(earlier)
+    if not re.fullmatch("[0-9]{1,9}", count) or not 1 <= int(count) < left:
+        remedy = f"random:K takes an integer K from 1 to {left - 1}"
+        raise InputError(FIELD, spec, remedy if left > 1 else "only one class is left; keep it")
     from ec_jax import rng  # imports JAX, which a list of classes does not need
 
     draw = rng.generator(seed, "forget_classes")
-    return [int(i) for i in draw.permutation(classes)[: int(count)]]
+    order = [int(i) for i in draw.permutation(classes) if i not in earlier]
+    return order[: int(count)]
 
 
 def _lines(path: str, spec: str, what: str = "class") -> list[str]:
@@ -108,25 +173,28 @@ def _lines(path: str, spec: str, what: str = "class") -> list[str]:
     return [line.partition("#")[0] for line in text.splitlines()]
 
 
-def _class_id(entry: str, spec: str, class_names: Sequence[str]) -> int:
+def _class_id(entry: str, spec: str, class_names: Sequence[str], field: str = FIELD) -> int:
     if entry in class_names:  # first: digits' classes are named by numbers
         return list(class_names).index(entry)
     if re.fullmatch("[+-]?[0-9]{1,9}", entry):
         if not 0 <= int(entry) < len(class_names):
             last = len(class_names) - 1
-            raise InputError(FIELD, spec, f"class {entry} is out of range; ids go from 0 to {last}")
+            raise InputError(field, spec, f"class {entry} is out of range; ids go from 0 to {last}")
         return int(entry)
     names = {name.lower(): name for name in class_names}
     if entry.lower() in names:
         return list(class_names).index(names[entry.lower()])
     near = names[difflib.get_close_matches(entry.lower(), names, 1, 0.0)[0]]
-    raise InputError(FIELD, spec, f"no class is named {entry!r}; did you mean {near!r}?")
+    raise InputError(field, spec, f"no class is named {entry!r}; did you mean {near!r}?")
 
 
 def split(
-    dataset: Dataset, forget_classes: Sequence[int], samples: np.ndarray | None = None
+    dataset: Dataset,
+    forget_classes: Sequence[int],
+    samples: np.ndarray | None = None,
+    earlier: Sequence[int] = (),
 ) -> dict[str, np.ndarray]:
-    """Indices of the four splits, by the names in ``SPLITS``.
+    """Indices of the splits, by the names in ``SPLITS`` and, with ``earlier``, in ``EARLIER``.
 
     Each is in an order shuffled once and for all: sets stored class by class would make
     minibatches of one class in evaluation.
@@ -136,6 +204,7 @@ def split(
       forget_classes: ids of the classes to forget, as the set names them: fine ones, where its
         labels are groups of classes.
       samples: indices of the training images to forget, in place of classes.
+      earlier: ids of the classes forgotten before, which are not retained either.
 
     Returns:
       int64 indices into the training images (``…_train``) or the test images (``…_test``);
@@ -149,8 +218,10 @@ def split(
         forget = np.isin(classes[order], forget_classes)
         if samples is not None and part == "train":
             forget = np.isin(order, samples)
-        out[f"forget_{part}"], out[f"retain_{part}"] = order[forget], order[~forget]
-    return {name: out[name] for name in SPLITS}
+        before = np.isin(classes[order], earlier)
+        out[f"forget_{part}"], out[f"earlier_{part}"] = order[forget], order[before]
+        out[f"retain_{part}"] = order[~forget & ~before]
+    return {name: out[name] for name in (*SPLITS, *(EARLIER if earlier else ()))}
 
 
 def hold_out(dataset: Dataset, share: float) -> Dataset:

@@ -10,8 +10,8 @@ import numpy as np
 from ec_jax.evaluation.features import Context, Features
 from ec_jax.losses.contrastive import l2_normalize
 
-BANK = ("forget_train", "retain_train")
-QUERIES = ("forget_test", "retain_test")
+BANK = ("forget_train", "retain_train", "earlier_train")
+QUERIES = ("forget_test", "retain_test", "earlier_test")
 LOGITS = "logits"  # stands among the points: published k-NN numbers are often of logits
 _BLOCK = 256  # queries compared with the bank at a time
 
@@ -67,8 +67,9 @@ def _predict_block(
 def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
     """``knn/SPLIT/POINT`` and ``knn/SPLIT/logits``: accuracy on the test splits, in percent.
 
-    The bank holds both training splits with their true labels: the forgotten classes are in
-    it, and a high value on ``forget_test`` says that the features still tell them apart.
+    The bank holds all training splits with their true labels: the forgotten classes are in it,
+    also those forgotten before, and a high value on ``forget_test`` or ``earlier_test`` says that
+    the features still tell them apart.
 
     Args:
       features: {split: Features} of the measured model; maps are averaged over space first.

@@ -30,6 +30,7 @@ def rows(points: Sequence[str], forget: str = target.TEST) -> Iterator[tuple[str
     on = _SPLIT_NAMES[forget]
     for split, name in _SPLIT_NAMES.items():
         yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, ORACLE
+    yield "accuracy, forgotten before, test (%)", "accuracy/earlier_test", 1, ORACLE
     for reference, goal in (("original", ORACLE), ("oracle", "1, and above the original's")):
         for point in points:
             key = f"cka_to_{reference}/{forget}/{point}"
@@ -38,6 +39,8 @@ def rows(points: Sequence[str], forget: str = target.TEST) -> Iterator[tuple[str
     for point in points:
         yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, ORACLE
     yield f"k-NN accuracy, retain, test, {last} (%)", f"knn/retain_test/{last}", 1, ORACLE
+    label = f"k-NN accuracy, forgotten before, test, {last} (%)"
+    yield label, f"knn/earlier_test/{last}", 1, ORACLE
     label = f"linear probe accuracy, forget, test, {last} (%)"
     yield label, f"probe/forget_test/{last}", 1, ORACLE
     label = "accuracy of a new head from few images, forget, test (%)"
@@ -116,12 +119,21 @@ def scenario_name(scenario: Mapping[str, Any]) -> str:
     Args:
       scenario: of a run, as in its ``metrics.json``.
     """
-    names = ", ".join(
-        f"{i} ({n})" if str(i) != n else n
-        for i, n in zip(scenario["forget_classes"], scenario["forget_names"], strict=True)
-    )
+    names = class_list(scenario["forget_classes"], scenario["forget_names"])
+    before = class_list(scenario.get("earlier_classes", ()), scenario.get("earlier_names", ()))
+    before = f", before it: {before}" if before else ""
     model = f"; {scenario['model']}" if "model" in scenario else ""
-    return f"{scenario['dataset']}, forgotten: {scenario.get('forget', names)}{model}"
+    return f"{scenario['dataset']}, forgotten: {scenario.get('forget', names)}{before}{model}"
+
+
+def class_list(ids: Sequence[int], names: Sequence[str]) -> str:
+    """Classes in words.
+
+    >>> class_list([3, 5], ["3", "dog"])
+    '3, 5 (dog)'
+    """
+    pairs = zip(ids, names, strict=True)
+    return ", ".join(f"{i} ({n})" if str(i) != n else n for i, n in pairs)
 
 
 def forget_split(metrics: Mapping[str, Any]) -> str:

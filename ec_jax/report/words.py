@@ -120,6 +120,8 @@ SPLITS = {
     "forget_test": "test images to be forgotten",
     "retain_train": "training images to be kept",
     "retain_test": "test images to be kept",
+    "earlier_train": "training images forgotten before",
+    "earlier_test": "test images forgotten before",
 }
 
 FAMILIES = {

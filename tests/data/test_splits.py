@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ec_jax.data import sources, splits
-from ec_jax.data.splits import SPLITS, parse_forget, split
+from ec_jax.data.splits import EARLIER, SPLITS, parse_forget, parse_requests, split
 from ec_jax.errors import InputError
 
 NAMES = sources.class_names("fashion_mnist")  # some with a space or a slash
@@ -168,6 +168,40 @@ def test_any_text_is_parsed_or_refused_as_input(spec):
     assert set(ids) < set(range(len(NAMES)))
 
 
+# Several requests, one after the other.
+
+
+def test_requests_one_after_the_other():
+    assert parse_requests("3", NAMES, seed=0) == ((3,),)
+    assert parse_requests("Bag; 5,1 ;0", NAMES, seed=0) == ((8,), (1, 5), (0,))
+
+
+def test_every_draw_is_of_what_is_left():
+    for seed in range(20):
+        found = parse_requests("7;random:2;random:3;random:2", NAMES, seed, earlier=(9,))
+        assert [len(request) for request in found] == [1, 2, 3, 2]
+        assert len({9, *(c for request in found for c in request)}) == 9
+        assert found[1] == parse_forget("random:2", NAMES, seed, earlier=(9, 7))
+
+
+def test_a_draw_without_earlier_classes_is_the_one_it_was():
+    drawn = [parse_forget("random:4", NAMES, seed=s, earlier=()) for s in range(5)]
+    assert drawn == [parse_forget("random:4", NAMES, seed=s) for s in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [("", ()), (" , ", ()), ("5,3,3", (3, 5)), ("Ankle boot, 0", (0, 9))],
+)
+def test_earlier_classes(spec, expected):
+    assert splits.parse_earlier(spec, NAMES) == expected
+
+
+def test_an_earlier_class_that_there_is_not():
+    with pytest.raises(InputError, match=r"^forget.earlier = 'Snaeker': .*mean 'Sneaker'"):
+        splits.parse_earlier("Snaeker", NAMES)
+
+
 # parse_samples
 
 
@@ -235,6 +269,23 @@ def test_the_splits_partition_train_and_test_by_class(train, test, forget):
         assert images.shape == (len(rows), 2, 2, 1)
         assert images.ravel()[::4].tolist() == rows.tolist()
         assert np.isin(labels, sorted(forget)).all() == (name.startswith("forget") or not len(rows))
+
+
+@settings(deadline=None)
+@given(LABELS, LABELS, st.permutations(range(10)), st.integers(1, 4), st.integers(1, 4))
+def test_earlier_classes_are_in_splits_of_their_own(train, test, order, count, before):
+    forget, earlier = order[:count], order[count : count + before]
+    data = dataset(train, test)
+    out, plain = split(data, forget, earlier=earlier), split(data, forget)
+    assert tuple(out) == (*SPLITS, *EARLIER)
+    for part, labels in (("train", data.train_labels), ("test", data.test_labels)):
+        parts = [out[f"{kind}_{part}"] for kind in ("forget", "retain", "earlier")]
+        assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+        assert set(labels[out[f"earlier_{part}"]]) <= set(earlier)
+        assert not set(labels[out[f"retain_{part}"]]) & {*forget, *earlier}
+        np.testing.assert_array_equal(out[f"forget_{part}"], plain[f"forget_{part}"])
+        kept = plain[f"retain_{part}"]
+        np.testing.assert_array_equal(out[f"retain_{part}"], kept[~np.isin(labels[kept], earlier)])
 
 
 def test_a_sets_order_by_class_does_not_survive():

@@ -133,6 +133,17 @@ def test_run_averages_maps_over_space():
     assert knn.run(splits, _context(1)) == knn.run(_splits(), _context(1))
 
 
+def test_classes_forgotten_before_are_in_the_bank_and_asked_for():
+    splits = _splits()
+    splits["earlier_train"] = splits.pop("forget_train")
+    splits["earlier_test"] = splits.pop("forget_test")
+    got = knn.run(splits, _context(1))
+    assert got["knn/earlier_test/map"] == 75.0
+    assert got["knn/retain_test/map"] == 100.0
+    del splits["earlier_train"]
+    assert knn.run(splits, _context(1))["knn/earlier_test/map"] == 0.0
+
+
 def test_run_without_some_splits():
     splits = _splits()
     del splits["forget_test"]
