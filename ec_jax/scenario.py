@@ -19,6 +19,7 @@ class Scenario:
       mesh: of the devices.
       forget_classes: ids of the labels to forget, ascending: none where samples are forgotten,
         or classes that share their label with others that stay.
+      earlier_classes: ids of the labels of which nothing is left since earlier requests.
       class_names: of the labels.
     """
 
@@ -37,8 +38,10 @@ class Scenario:
         self.class_names = (
             self._groups[1] if self._groups else sources.class_names(config.data.name)
         )
-        self.forget_classes = self._named
+        self.forget_classes, self.earlier_classes = self._named, self._earlier
         if self._groups:
+            gone = [set(group) <= set(self._earlier) for group in self._groups[0]]
+            self.earlier_classes = tuple(i for i, all_of_it in enumerate(gone) if all_of_it)
             left = [set(group) - set(self._earlier) for group in self._groups[0]]
             whole = [i for i, part in enumerate(left) if part and part <= set(self._named)]
             # Else some labels lose a part only.

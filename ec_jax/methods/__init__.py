@@ -34,6 +34,7 @@ class Context:
         ``retain_train`` once, in a fixed order: float32 images [b, h, w, c], normalised, and
         int32 labels [b]; the last batch may be smaller.
       key: the method's own random key.
+      earlier: ids of the classes that were forgotten before, by another request.
     """
 
     models: Mapping[str, Variables]
@@ -41,6 +42,7 @@ class Context:
     network: Network
     batches: Callable[[str, int], Iterator[tuple[jax.Array, jax.Array]]]
     key: jax.Array
+    earlier: tuple[int, ...] = ()
 
     @property
     def original(self) -> Variables:
@@ -54,8 +56,12 @@ class Context:
 
     @property
     def forgotten(self) -> jax.Array:
-        """Bool [C], the forgotten classes; all false where samples are forgotten."""
-        return jnp.isin(jnp.arange(self.num_classes), jnp.asarray(self.forget_classes, jnp.int32))
+        """Bool [C], the classes that nothing may be taken for; all false for samples.
+
+        Those forgotten earlier are among them: they should not come back.
+        """
+        gone = jnp.asarray((*self.forget_classes, *self.earlier), jnp.int32)
+        return jnp.isin(jnp.arange(self.num_classes), gone)
 
     def forward(self, tree: Variables, images: jax.Array) -> Outputs:
         """A backbone's pooled feature and logits, in inference mode."""

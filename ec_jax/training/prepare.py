@@ -46,6 +46,7 @@ def context(scenario: Scenario, models: Mapping[str, Variables], batches: Any) -
         scenario.network(modules=False),
         batches,
         rng.key(scenario.config.seed, "method"),
+        scenario.earlier_classes,
     )
 
 

@@ -12,6 +12,7 @@ from ec_jax import checkpoint, sequence
 from ec_jax.data.splits import EARLIER, SPLITS
 from ec_jax.errors import InputError, TrainingError
 from ec_jax.pipeline import Experiment
+from ec_jax.training import prepare
 
 MODELS = ("original", "oracle", "unlearned")
 
@@ -182,3 +183,9 @@ def test_the_command_runs_sequences_and_an_audit_refuses_them(folder, tmp_path):
     says = ["forget.classes = '3;5': is a sequence, which only ec_jax.main runs"]
     models = [f"--{name}={tmp_path}" for name in ("original", "candidate")]
     refused(digits, *models, f"--out={tmp_path / 'out'}", asked, module="ec_jax.audit", says=says)
+
+
+def test_nothing_is_taken_for_what_was_forgotten_before(second):
+    given = prepare.context(second.scenario, {}, prepare.Batches(second.scenario))
+    assert given.forget_classes == (5,)
+    assert np.flatnonzero(given.forgotten).tolist() == [3, 5]
