@@ -6,6 +6,7 @@ from typing import Any
 
 from ec_jax.config import flatten
 from ec_jax.evaluation import verdict
+from ec_jax.evaluation.target import TRAIN
 from ec_jax.evaluation.thresholds import THRESHOLDS
 from ec_jax.report import charts, page, sections, table, words
 from ec_jax.report.page import Cell, Column, Section, escape
@@ -89,6 +90,8 @@ def _verdict(run: Run) -> Section:
     name = found.name if found else None
     look, icon = _LOOKS[name]
     meanings = words.VERDICTS if "oracle" in run.models else words.VERDICTS_ALONE
+    if run.forget == TRAIN:
+        meanings = meanings | words.VERDICTS_OF_SAMPLES
     meaning = meanings[name] if found else f"{words.NO_VERDICT} ({why})"
     body = [
         f'<div class="banner {look}"><svg class="icon" viewBox="0 0 24 24" aria-hidden="true">',
@@ -123,7 +126,8 @@ def _tiles(run: Run, found: verdict.Verdict | None) -> str:
         if name not in numbers:
             continue
         big, needed = _measure(name, numbers[name]), f"needed: {_limit(name)}"
-        tiles.append((words.CHECKS[name][0], big, needed))
+        label = words.MOVED_MEMBERSHIP if run.forget == TRAIN else words.CHECKS[name][0]
+        tiles.append((label, big, needed))
     inner = "".join(
         f"<div><dt>{escape(label)}</dt><dd><b>{_tied(big)}</b> {_tied(small)}</dd></div>"
         for label, big, small in tiles
@@ -190,7 +194,10 @@ def _care(run: Run) -> str:
             "the oracle below.",
         ]
     notes.append("Images to be kept are judged by accuracy and spread alone.")
-    notes.append("Relearning, membership inference and IDI do not enter it: see them below.")
+    aside = (
+        "The features do" if run.forget == TRAIN else "Relearning, membership inference and IDI do"
+    )
+    notes.append(f"{aside} not enter it: see them below.")
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f'<h3>What the verdict cannot say</h3><ul class="muted">{items}</ul>'
 

@@ -46,6 +46,8 @@ def rows(points: Sequence[str], forget: str = target.TEST) -> Iterator[tuple[str
     label = "accuracy of a new head from few images, forget, test (%)"
     yield label, "recovery/head/forget_test", 1, ORACLE
     yield "accuracy while relearning, mean, forget, test (%)", "recovery/area", 1, ORACLE
+    if forget == target.TRAIN:
+        yield "taken for never trained on (MIA), forget, train (%)", "mia/forget_train", 1, ORACLE
     yield "information difference index (IDI)", "idi/value", 2, "0"
     label = f"feature variance, {on}, {last}"
     yield label, f"variance/{forget}/{last}", 4, "not near 0"

@@ -115,6 +115,17 @@ GLOSSARY = {
     "Gap": "The mean difference between a model's numbers and the oracle's.",
 }
 
+# Where samples are forgotten: their class stays, and with it what describes it.
+VERDICTS_OF_SAMPLES = {
+    verdict.ERASED: "The model answers for the images as if it had never seen them, and an attack "
+    "that tells training images from others is led as far astray as by the oracle.",
+    verdict.SUPERFICIAL: "The model answers for the images as if it had never seen them, but an "
+    "attack that tells training images from others still knows most of them.",
+    verdict.NOT_FORGOTTEN: "The model is more often right on the images to be forgotten than a "
+    "network that never saw them.",
+}
+MOVED_MEMBERSHIP = "How far membership inference moved from the original's answers to the oracle's"
+
 SPLITS = {
     "forget_train": "training images to be forgotten",
     "forget_test": "test images to be forgotten",

@@ -95,7 +95,7 @@ def test_the_record_says_what_was_measured_on_what(models, tmp_path):
     assert first["data"] == second["data"]
     assert first["environment"]["packages"]["jax"] == jax.__version__
     assert first["command"] == "a command"
-    assert first["config"]["forget"] == {"classes": "3", "seed": 0}
+    assert first["config"]["forget"] == {"classes": "3", "earlier": "", "seed": 0}
     _, other = audited(models, tmp_path / "c", "unlearn", config=_other_images())
     assert other["data"]["sha256"] != first["data"]["sha256"]
 

@@ -352,6 +352,14 @@ def test_samples_without_membership_inference_have_no_verdict():
         judge(models | {"unlearned": unlearned}, POINTS, whole=False)
 
 
+@pytest.mark.parametrize(("forget", "want"), [(96.0, "erased"), (100.5, "not forgotten")])
+def test_samples_without_an_oracle_are_judged_by_the_logits(forget, want):
+    models = {"original": _samples(100.0, 20.0), "unlearned": _samples(forget, 20.0)}
+    found = judge(models, POINTS, whole=False)
+    assert found.name == want
+    assert want != "erased" or any("membership" in reason for reason in found.reasons)
+
+
 def test_of_a_sub_class_an_oracle_may_know_as_much_as_the_original():
     knowing = ORACLE | {"accuracy/forget_test": 96.0}
     models = {"original": ORIGINAL, "oracle": knowing, "unlearned": knowing}
