@@ -48,6 +48,7 @@ def test_the_nearest_to_the_oracle_that_is_whole_is_chosen():
     assert tune.best(tried[::2])["settings"] == 1  # if there is no other
 
 
+@pytest.mark.slow
 def test_a_search_leaves_its_trials_and_recipes_and_goes_on(tmp_path):
     workdir = tmp_path / "tune"
     arguments = (*SMALL, f"--workdir={workdir}", "--methods=damp")

@@ -16,7 +16,9 @@ FORGOTTEN = {
 }
 
 
-@pytest.fixture(scope="module", params=FORGOTTEN)
+@pytest.fixture(
+    scope="module", params=["samples", pytest.param("sub-class", marks=pytest.mark.slow)]
+)
 def experiment(request, tmp_path_factory):
     config = small(
         model__depth=8,

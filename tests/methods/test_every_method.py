@@ -25,7 +25,7 @@ SETTINGS = {
     "data__forget_batch_size": 16,
 }
 FEW = {"unlearn.steps": 2}
-QUICK_PLUGINS = ("pseudo_label", "salun")  # the others are slow tests
+QUICK_PLUGINS = ("salun",)  # the others are slow tests
 
 
 def config(method, **overrides):
