@@ -1,15 +1,16 @@
 """Boundary shrink: every forget image is handed to the class across the nearest boundary.
 
-    x' = x + ε · range · sign ∇ₓ CE(f0(x), y),   t = argmax_{c ≠ y} f0(x')_c
+    x' = x + ε · range · sign ∇ₓ CE(f0(x), y),   t = argmax_{c not forgotten} f0(x')_c
     L = CE( f(x), t ) over D_f
 
 ε is a share of the image range. The range is that of the forget set's own pixels, channel by
 channel, in the normalised units that the network sees; the neighbour x' is cut to it. f0 and so t
-do not change in training.
+do not change in training. Where samples are forgotten, t is any class but the image's own.
 
 Source: Chen et al. 2023, Boundary Unlearning, arXiv 2303.11570.
 Differs from the published code: a neighbour that is still taken for its own class would keep its
-label there, as we understand it; here it goes to the runner-up, so that every image is forgotten.
+label there, as we understand it; here it goes to the best of the classes that stay, so that every
+image is forgotten.
 The steps and their size are ours.
 """
 
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Context, Forward, Method, chosen
+from ec_jax.methods import Context, Forward, Method, chosen, others
 
 SETTINGS = {"epsilon": (0.1, "(0, 1]", "step to the neighbour, as a share of the image range")}
 RECIPE = {"unlearn.optimizer.learning_rate": 0.001, "unlearn.batch_norm": "inference"}
@@ -43,7 +44,8 @@ class BoundaryShrink(Method):
         for images, _ in context.batches("forget_train", _IMAGES):
             low = jnp.minimum(low, jnp.min(images, axis=(0, 1, 2)))
             high = jnp.maximum(high, jnp.max(images, axis=(0, 1, 2)))
-        return {"original": context.original, "low": low, "high": high}
+        found = {"original": context.original, "forgotten": context.forgotten}
+        return {**found, "low": low, "high": high}
 
     def view(self, step, forward: Forward):
         """Adds each forget image's new label, int32 [b]."""
@@ -59,8 +61,8 @@ class BoundaryShrink(Method):
         away = jnp.sign(jax.grad(loss)(part["image"]))
         neighbor = part["image"] + self.epsilon * (high - low) * away
         found = logits(jnp.clip(neighbor, low, high))
-        own = jnp.arange(found.shape[1])[None] == part["label"][:, None]
-        target = jnp.argmax(jnp.where(own, -jnp.inf, found), axis=1).astype(jnp.int32)
+        allowed = others(extras["forgotten"], part["label"])
+        target = jnp.argmax(jnp.where(allowed, found, -jnp.inf), axis=1).astype(jnp.int32)
         return {**step.batch, "forget": {**part, "target": target}}
 
     def loss(self, step):
