@@ -50,6 +50,7 @@ FEW = (
 )
 
 
+@pytest.mark.slow
 def test_an_installed_method_runs_like_any_other(installed, tmp_path):
     done = command(
         *FEW,

@@ -10,15 +10,14 @@ from ec_jax import config as config_lib
 from ec_jax.pipeline import Experiment
 from ec_jax.report import table
 
+pytestmark = pytest.mark.slow
 FORGOTTEN = {
     "samples": {"forget__classes": "samples:200"},
     "sub-class": {"forget__classes": "3", "data__groups": "0,1,2,3,4|5,6,7,8,9"},
 }
 
 
-@pytest.fixture(
-    scope="module", params=["samples", pytest.param("sub-class", marks=pytest.mark.slow)]
-)
+@pytest.fixture(scope="module", params=FORGOTTEN)
 def experiment(request, tmp_path_factory):
     config = small(
         model__depth=8,

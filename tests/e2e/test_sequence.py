@@ -14,6 +14,7 @@ from ec_jax.errors import InputError, TrainingError
 from ec_jax.pipeline import Experiment
 from ec_jax.training import prepare
 
+pytestmark = pytest.mark.slow
 MODELS = ("original", "oracle", "unlearned")
 
 

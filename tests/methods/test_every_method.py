@@ -25,6 +25,8 @@ SETTINGS = {
     "data__forget_batch_size": 16,
 }
 FEW = {"unlearn.steps": 2}
+# One of each kind: the others are slow tests.
+QUICK = ("boundary_expand", "ec", "proxy_distill", "retrain", "salun", "ssd", "unsir")
 QUICK_PLUGINS = ("salun",)  # the others are slow tests
 
 
@@ -70,7 +72,10 @@ def check(experiment):
     return cost
 
 
-@pytest.mark.parametrize("method", NAMES)
+@pytest.mark.parametrize(
+    "method",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NAMES],
+)
 def test_a_method_takes_its_steps(forerunners, tmp_path, method):
     experiment = run(forerunners, tmp_path / "run", method)
     made = methods.build(experiment.config, experiment.scenario.network().points)
