@@ -13,33 +13,22 @@ The learning rate's schedule is shortened with the steps, so that it still ends 
 
 import dataclasses
 
-from ec_jax import parallel
-from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Method
+from ec_jax.methods import finetune
 
 SETTINGS = {"share": (1.0, "(0, 1]", "of the oracle's updates")}
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrain(Method):
-    """Training from scratch.
+class Retrain(finetune.Finetune):
+    """Training from scratch: fine-tuning's loss on a fresh network.
 
     Attributes:
-      last: the model's last supervision point.
       fresh: s.
     """
 
-    last: str
     fresh: float = 1.0
-    streams: tuple[str, ...] = ("retain",)
-
-    def loss(self, step):
-        """The mean cross-entropy on the retain batch."""
-        logits = step.outputs["retain"].logits[self.last]
-        value = parallel.global_mean(cross_entropy(logits, step.batch["retain"]["label"]))
-        return value, {"retain": value}
 
 
 def build(config, points):
     """Retraining as ``config.retrain`` describes it."""
-    return Retrain(points[-1], config.retrain.share)
+    return Retrain(points[-1], fresh=config.retrain.share)
