@@ -43,7 +43,8 @@ def get_config() -> ConfigDict:
     """The locked default configuration."""
     c = ConfigDict()
     c.seed = 0  # >= 0; every random stream is derived from it by name
-    c.stages = "all"  # all, or a comma list of original,oracle,modules,unlearn,evaluate,report
+    # all, or a comma list of original,oracle,proxy,modules,unlearn,evaluate,report
+    c.stages = "all"
     c.method = "ec"  # a file in ec_jax/methods, an installed method, or a path module:object
 
     c.data = ConfigDict()

@@ -124,7 +124,12 @@ def _trial(overrides: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]
 
 def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
     """The trial nearest to the oracle among those that leave the model whole, if any does."""
-    return min(tried, key=lambda t: (t["verdict"] in ("damaged", "failed"), t["score"] or math.inf))
+
+    def order(trial):
+        score = math.inf if trial["score"] is None else trial["score"]
+        return trial["verdict"] in ("damaged", "failed"), score
+
+    return min(tried, key=order)
 
 
 def _write(workdir: Path, config: Any, tried: dict[str, Any]) -> None:

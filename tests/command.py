@@ -23,6 +23,12 @@ def command(*arguments, module="ec_jax.main", before=None, cwd=ROOT, timeout=60,
     )
 
 
+def installed(source, target):
+    """Installs a package from a folder into another one, without what it depends on."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, f"--target={target}", str(source)], check=True)
+
+
 def changed(config, **fields):
     """A config with other values, of whatever type; ``a__b=1`` sets ``a.b``."""
     c = config.unlock()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from command import ROOT
+from command import ROOT, installed
 
 
 @pytest.mark.slow
@@ -16,8 +16,7 @@ def test_an_installed_wheel_runs_from_another_folder(tmp_path):
     for name in ("ec_jax", "configs", "pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, f"--target={tmp_path / 'site'}", str(source)], check=True)
+    installed(source, tmp_path / "site")
     code = (
         "import sys, ec_jax.main as m; from configs import cifar10;"
         "from ec_jax.report import page; page.document('A page', []);"

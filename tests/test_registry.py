@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import ROOT, command, refused
+from command import ROOT, command, installed, refused
 from small_run import small
 
 from ec_jax import config as config_lib
@@ -21,17 +21,14 @@ NAMES = registry.names()
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def site(tmp_path_factory):
     """The example, installed by pip into a folder of its own."""
-    target = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    source, target = (tmp_path_factory.mktemp(name) for name in ("source", "site"))
     # pip builds inside the source folder.
-    source = tmp_path_factory.mktemp("source") / "own_method"
-    source.mkdir()
     for path in EXAMPLE.iterdir():
         if path.is_file():
-            (source / path.name).write_bytes(path.read_bytes())
-    subprocess.run([*pip, "--no-build-isolation", f"--target={target}", str(source)], check=True)
+            shutil.copy(path, source)
+    installed(source, target)
     return target
 
 
@@ -51,14 +48,14 @@ FEW = (
 
 
 @pytest.mark.slow
-def test_an_installed_method_runs_like_any_other(installed, tmp_path):
+def test_an_installed_method_runs_like_any_other(site, tmp_path):
     done = command(
         *FEW,
         f"--workdir={tmp_path / 'run'}",
         "--config.method=uniform",
         "--config.uniform.weight=0.5",
         timeout=300,
-        **environment(installed),
+        **environment(site),
     )
     assert done.returncode == 0, done.stderr
     assert "method uniform, seed 0" in done.stdout
@@ -67,14 +64,14 @@ def test_an_installed_method_runs_like_any_other(installed, tmp_path):
     assert '"learning_rate": 0.005' in config  # its recipe
 
 
-def test_its_fields_are_checked_like_any_other(installed, tmp_path):
+def test_its_fields_are_checked_like_any_other(site, tmp_path):
     refused(
         *FEW,
         f"--workdir={tmp_path / 'run'}",
         "--config.method=uniform",
         "--config.uniform.weight=0",
         says=("uniform.weight = 0.0", "a number > 0"),
-        **environment(installed),
+        **environment(site),
     )
 
 

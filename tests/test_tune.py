@@ -46,6 +46,8 @@ def test_the_nearest_to_the_oracle_that_is_whole_is_chosen():
     ]
     assert tune.best(tried)["settings"] == 2
     assert tune.best(tried[::2])["settings"] == 1  # if there is no other
+    tried.append({"settings": 5, "verdict": "erased", "score": 0.0})
+    assert tune.best(tried)["settings"] == 5
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError
 
 FIELD = "data.groups"
-# CIFAR-100's superclasses, by the archive's own table: name, then its five classes.
+# CIFAR-100's superclasses, as its authors list them: name, then its five classes.
 _CIFAR100 = """
 aquatic_mammals: beaver dolphin otter seal whale
 fish: aquarium_fish flatfish ray shark trout

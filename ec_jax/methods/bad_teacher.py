@@ -16,7 +16,7 @@ import jax
 
 from ec_jax import parallel
 from ec_jax.losses.distillation import kl_divergence
-from ec_jax.methods import Method
+from ec_jax.methods import Method, chosen
 
 SETTINGS = {"temperature": (1.0, "> 0", "T, at which predictions are compared")}
 RECIPE = {
@@ -71,4 +71,4 @@ class BadTeacher(Method):
 
 def build(config, points):
     """Bad teacher as ``config.bad_teacher`` describes it."""
-    return BadTeacher(points[-1], config.bad_teacher.temperature)
+    return BadTeacher(points[-1], chosen(config).temperature)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.contrastive import supervised_contrastive_loss
-from ec_jax.methods import Method
+from ec_jax.methods import Method, chosen
 
 SETTINGS = {
     "collapse_share": (0.5, "[0, 1]", "s, share of the steps that collapse"),
@@ -68,4 +68,5 @@ class CoLa(Method):
 
 def build(config, points):
     """Collapse and align as ``config.cola`` describes it."""
-    return CoLa(points[-1], config.cola.collapse_share, config.cola.temperature)
+    own = chosen(config)
+    return CoLa(points[-1], own.collapse_share, own.temperature)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.distillation import masked_kl
-from ec_jax.methods import Method, others
+from ec_jax.methods import Method, chosen, others
 
 SETTINGS = {"mask": ("own", "own | forgotten", "classes that the teacher's prediction leaves out")}
 RECIPE = {"unlearn.optimizer.learning_rate": 0.005}
@@ -59,4 +59,4 @@ class Delete(Method):
 
 def build(config, points):
     """DELETE as ``config.delete`` describes it."""
-    return Delete(points[-1], config.delete.mask)
+    return Delete(points[-1], chosen(config).mask)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Method
+from ec_jax.methods import Method, chosen
 
 SETTINGS = {
     "retain_weight": (1.0, ">= 0", "weight of the retain images' cross-entropy; 0 = plain ascent"),
@@ -61,6 +61,6 @@ class GradientAscent(Method):
 
 def build(config, points):
     """Gradient ascent as ``config.gradient_ascent`` describes it."""
-    own = config.gradient_ascent
+    own = chosen(config)
     streams = ("retain", "forget") if own.retain_weight else ("forget",)
     return GradientAscent(points[-1], own.retain_weight, own.ceiling, streams)

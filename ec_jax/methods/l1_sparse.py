@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Method
+from ec_jax.methods import Method, chosen
 
 SETTINGS = {"alpha": (5e-4, ">= 0", "weight of the L1 norm at the first step")}
 RECIPE = {"unlearn.optimizer.learning_rate": 0.01, "unlearn.batch_norm": "train"}
@@ -56,4 +56,4 @@ class L1Sparse(Method):
 
 def build(config, points):
     """L1-sparse unlearning as ``config.l1_sparse`` describes it."""
-    return L1Sparse(points[-1], config.l1_sparse.alpha)
+    return L1Sparse(points[-1], chosen(config).alpha)

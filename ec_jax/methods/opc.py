@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Method
+from ec_jax.methods import Method, chosen
 
 SETTINGS = {"weight": (1.0, ">= 0", "of the squared norm of the forget images' logits")}
 RECIPE = {
@@ -48,4 +48,4 @@ class OPC(Method):
 
 def build(config, points):
     """One-point contraction as ``config.opc`` describes it."""
-    return OPC(points[-1], config.opc.weight)
+    return OPC(points[-1], chosen(config).weight)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Method
+from ec_jax.methods import Method, chosen
 from ec_jax.rng import fold
 
 SETTINGS = {"retain_weight": (1.0, ">= 0", "weight of the retain images' cross-entropy")}
@@ -76,5 +76,5 @@ def streams(retain_weight: float) -> tuple[str, ...]:
 
 def build(config, points):
     """Random labels as ``config.random_label`` describes them."""
-    weight = config.random_label.retain_weight
+    weight = chosen(config).retain_weight
     return RandomLabel(points[-1], weight, streams(weight))

@@ -13,7 +13,7 @@ The learning rate's schedule is shortened with the steps, so that it still ends 
 
 import dataclasses
 
-from ec_jax.methods import finetune
+from ec_jax.methods import chosen, finetune
 
 SETTINGS = {"share": (1.0, "(0, 1]", "of the oracle's updates")}
 
@@ -31,4 +31,4 @@ class Retrain(finetune.Finetune):
 
 def build(config, points):
     """Retraining as ``config.retrain`` describes it."""
-    return Retrain(points[-1], fresh=config.retrain.share)
+    return Retrain(points[-1], fresh=chosen(config).share)

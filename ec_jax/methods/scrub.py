@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.distillation import kl_divergence
-from ec_jax.methods import Method
+from ec_jax.methods import Method, chosen
 
 SETTINGS = {
     "alpha": (0.5, ">= 0", "weight of the divergence on retain images"),
@@ -88,5 +88,5 @@ class Scrub(Method):
 
 def build(config, points):
     """SCRUB as ``config.scrub`` describes it."""
-    own = config.scrub
+    own = chosen(config)
     return Scrub(points[-1], own.alpha, own.gamma, own.temperature, own.max_share)
