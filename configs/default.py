@@ -10,6 +10,9 @@ Scenario: scikit-learn's digits, one class forgotten (see ``digits.py``).
 Measured: see the deltas; this file on its own is not a benchmark.
 """
 
+import json
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
 from ec_jax.recipes import add_methods
@@ -37,6 +40,20 @@ def pick(scenario: str, scenarios: dict[str, str]) -> str:
     if scenario not in scenarios:
         raise ValueError(f"no scenario {scenario!r}; there are {', '.join(scenarios)}")
     return scenarios[scenario]
+
+
+def tuned(name: str) -> ConfigDict:
+    """What ``ec_jax.tune`` found for every method: ``configs/recipes/NAME.json``."""
+    found = json.loads((Path(__file__).parent / "recipes" / f"{name}.json").read_text())
+    recipes = {}
+    for method, settings in found.items():
+        for field, value in settings.items():
+            *groups, last = (method, *field.split("."))
+            place = recipes
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[last] = value
+    return ConfigDict(recipes)
 
 
 def get_config() -> ConfigDict:

@@ -10,7 +10,7 @@ Measured: ``three``, seeds 0 to 2, a run each, on 2 CPU cores: docs/results.md. 
 
 from configs import default
 
-SCENARIOS = {"three": "1,5,8", "one": "5"}
+SCENARIOS = {"three": "1,5,8", "one": "5", "samples": "samples:1200"}
 
 
 def get_config(scenario: str = "three"):
@@ -19,4 +19,6 @@ def get_config(scenario: str = "three"):
     c.data.name = "fashion_mnist"
     c.data.subset = 12_000
     c.forget.classes = default.pick(scenario, SCENARIOS)
+    c.model.width = 8
+    c.unlearn.steps = 100
     return c

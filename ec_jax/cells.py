@@ -1,57 +1,125 @@
 """Many runs that share what they start from: one original, oracle, proxy and modules a seed.
 
-A cell is a config run in a folder of its own; what precedes unlearning is taken from a base
-folder, where it was trained once. Both resume like any run.
+A cell is a config run in a folder of its own. What precedes unlearning is trained once for all
+cells whose configs agree in it, in the folder ``shared``, and what is measured of original and
+oracle is measured once. Everything resumes like any run.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+from ec_jax import config as config_lib
+from ec_jax import workdir as workdir_lib
 from ec_jax.errors import TrainingError
-from ec_jax.pipeline import Experiment
+from ec_jax.evaluation.measure import measure
+from ec_jax.pipeline import BROUGHT, Experiment
 
-FORERUNNERS = ("original", "oracle", "proxy", "modules")
-
-
-def prepare(config: Any, base: Path) -> None:
-    """Trains, in ``base``, whatever a method may start from.
-
-    Args:
-      config: complete and valid; the method does not matter.
-      base: made if missing.
-    """
-    c = config.copy_and_resolve_references().unlock()
-    c.method, c.ec.plugin, c.ec.proxy = "ec", False, 1.0  # which uses modules and a proxy
-    c.stages = ",".join(FORERUNNERS)
-    Experiment(c.lock(), base).run()
+STARTS = ("proxy", "modules")  # of unlearning, beside the original
+# Groups and fields of the config on which a shared training depends.
+_ON_REFERENCES = ("seed", "data.", "forget.", "model.", "original.", "oracle.")
+_ON_STARTS = (*_ON_REFERENCES, "proxy.", "modules.")
 
 
-def run(config: Any, base: Path, cell: Path) -> dict[str, Any]:
-    """Runs a cell, or finishes one that was cut off.
+class Cells:
+    """The cells of one config in one folder."""
 
-    Args:
-      config: complete and valid, of the same data, model and seed as the base's.
-      base: where ``prepare`` was.
-      cell: the cell's workdir.
+    def __init__(self, config: Any, folder: Path):
+        """Nothing is made yet.
 
-    Returns:
-      The contents of its ``metrics.json``; where training could not go on, {"failed": why}.
-    """
-    result, failure = cell / "metrics.json", cell / "failed.json"
-    for path in (result, failure):
-        if path.is_file():
-            return json.loads(path.read_text())
-    checkpoints = cell / "checkpoints"
+        Args:
+          config: complete and valid; what the fields of a cell are that a shared training does
+            not depend on, as its folder holds a whole config.
+          folder: that of the shared trainings.
+        """
+        self._config, self._folder = config, folder
+
+    def run(self, config: Any, cell: Path) -> dict[str, Any]:
+        """Runs a cell, or finishes one that was cut off.
+
+        Args:
+          config: complete and valid.
+          cell: its workdir.
+
+        Returns:
+          The contents of its ``metrics.json``; where training could not go on, {"failed": why}.
+        """
+        result, failure = cell / "metrics.json", cell / "failed.json"
+        for path in (result, failure):
+            if path.is_file():
+                return json.loads(path.read_text())
+        references = self._references(config)
+        known = self._measured(config, references)
+        starts = self._starts(config, references)
+        _link(references, BROUGHT, cell)
+        _link(starts, STARTS, cell)
+        c = config.copy_and_resolve_references().unlock()
+        c.stages = "unlearn,evaluate"
+        try:
+            Experiment(c.lock(), cell, known=known).run()
+        except TrainingError as error:
+            workdir_lib.write_json(failure, {"failed": str(error)})
+            return {"failed": str(error)}
+        return json.loads(result.read_text())
+
+    def _references(self, config: Any) -> Path:
+        """The workdir of the original and the oracle."""
+        shared = self._shared(config, _ON_REFERENCES)
+        return self._train(shared, BROUGHT, self._folder / f"references-{_digest(shared)}")
+
+    def _starts(self, config: Any, references: Path) -> Path:
+        """The workdir of the proxy and the modules."""
+        shared = self._shared(config, _ON_STARTS)
+        folder = self._folder / f"starts-{_digest(shared)}"
+        _link(references, BROUGHT, folder)
+        return self._train(shared, STARTS, folder)
+
+    def _shared(self, config: Any, fields: tuple[str, ...]) -> Any:
+        """The common config with the fields of a cell on which a training depends."""
+        c = self._config.copy_and_resolve_references().unlock()
+        c.method, c.ec.plugin, c.ec.proxy = "ec", False, 1.0  # which uses modules and a proxy
+        for field, value in config_lib.flatten(config).items():
+            if field.startswith(fields):
+                c.update_from_flattened_dict({field: value})
+        return c
+
+    def _train(self, config: Any, stages: tuple[str, ...], folder: Path) -> Path:
+        if not (folder / "done").exists():
+            config.stages = ",".join(stages)
+            Experiment(config.lock(), folder).run()
+            (folder / "done").touch()
+        return folder
+
+    def _measured(self, config: Any, references: Path) -> dict[str, dict[str, float]]:
+        """{"original" and "oracle": their numbers}, measured as the cell's config says."""
+        fields = {k: v for k, v in config_lib.flatten(config).items() if k.startswith("evaluation")}
+        path = references / f"measured-{_digest(fields)}.json"
+        if not path.is_file():
+            c = config.copy_and_resolve_references().unlock()
+            c.stages = ",".join(BROUGHT)
+            experiment = Experiment(c.lock(), references)
+            models = {name: experiment.model(name) for name in BROUGHT}
+            workdir_lib.write_json(path, measure(experiment.scenario, models)[0])
+        return json.loads(path.read_text())
+
+
+def _digest(fields: Any) -> str:
+    """A short name of a config, or of some fields of one, alike only where they are."""
+    values = {
+        field: value
+        for field, value in config_lib.flatten(fields).items()
+        if not field.startswith(workdir_lib.FREE)
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _link(source: Path, stages: tuple[str, ...], workdir: Path) -> None:
+    """Puts what was trained elsewhere among a workdir's checkpoints."""
+    checkpoints = workdir / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
-    for stage in FORERUNNERS:
-        link, trained = checkpoints / stage, (base / "checkpoints" / stage).absolute()
+    for stage in stages:
+        link, trained = checkpoints / stage, source / "checkpoints" / stage
         if trained.is_dir() and not link.exists():
-            link.symlink_to(os.path.relpath(trained, checkpoints.resolve()))
-    try:
-        Experiment(config, cell).run()
-    except TrainingError as error:
-        failure.write_text(json.dumps({"failed": str(error)}))
-        return {"failed": str(error)}
-    return json.loads(result.read_text())
+            link.symlink_to(os.path.relpath(trained.absolute(), checkpoints.resolve()))

@@ -31,7 +31,11 @@ _PARSERS = {
 
 
 def run(
-    work: Callable[[Any, Any], None], own: Mapping[str, tuple[str, str]], interrupted: str
+    work: Callable[[Any, Any], None],
+    own: Mapping[str, tuple[str, str]],
+    interrupted: str,
+    *,
+    complete: bool = True,
 ) -> None:
     """Parses the command line, does the work, and ends the process as ``command.finish`` does.
 
@@ -39,24 +43,30 @@ def run(
       work: called with the locked config and with absl's values of the command's own flags.
       own: {flag: (what it is, an example of a value)}.
       interrupted: the line for Ctrl-C.
+      complete: the config has its method's recipe; else that is left to the work (``overridden``).
     """
     # TFDS and XLA speak on stderr, where a user looks for errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def main(argv: Sequence[str]) -> None:
         logging.set_verbosity(logging.ERROR)  # orbax tells of every file that it opens
-        command.finish(lambda: _work(argv, work), interrupted=interrupted)
+        command.finish(lambda: _work(argv, work, complete), interrupted=interrupted)
 
     _define(own)
     app.run(main, flags_parser=lambda argv: _parse(argv, own))
 
 
-def _work(argv: Sequence[str], work: Callable[[Any, Any], None]) -> None:
+def overridden() -> list[str]:
+    """The fields of the config that the command line sets."""
+    found = config_flags.get_override_values(flags.FLAGS["config"])
+    return [re.sub(r'\["(\w+)"\]', r".\1", field) for field in found]  # see _parse on lambda
+
+
+def _work(argv: Sequence[str], work: Callable[[Any, Any], None], complete: bool) -> None:
     if len(argv) > 1:
         raise InputError("argument", argv[1], "not understood; flags are written --name=value")
-    given = config_flags.get_override_values(flags.FLAGS["config"])
-    kept = [re.sub(r'\["(\w+)"\]', r".\1", field) for field in given]  # see _parse on lambda
-    work(recipes.complete(flags.FLAGS.config, kept), flags.FLAGS)
+    config = flags.FLAGS.config
+    work(recipes.complete(config, overridden()) if complete else config, flags.FLAGS)
 
 
 def _define(own: Mapping[str, tuple[str, str]]) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,20 @@ NEEDS = {
 class Experiment:
     """One config run in one workdir."""
 
-    def __init__(self, config: Any, workdir: str | Path, command: str = ""):
+    def __init__(
+        self,
+        config: Any,
+        workdir: str | Path,
+        command: str = "",
+        known: Mapping[str, Mapping[str, float]] | None = None,
+    ):
         """Makes every check that can be made before work starts.
 
         Args:
           config: a validated config.
           workdir: made by ``run``, not here.
           command: by which the run was started, for its report.
+          known: {model: its numbers} of models that need not be measured again.
 
         Raises:
           InputError: the data, the devices or a checkpoint do not go with the config.
@@ -63,7 +70,7 @@ class Experiment:
         self.config = config
         self.workdir = Path(workdir).absolute()
         self.stages = config_lib.stage_names(config)
-        self._command = command
+        self._command, self._known = command, known or {}
         self.scenario = Scenario(config)
         self._method.check(self.scenario.forget_classes)
         self._check_there()
@@ -281,7 +288,8 @@ class Experiment:
             print("evaluate: done", flush=True)
             return
         began = time.monotonic()
-        models, details = measure(self.scenario, {name: self.model(name) for name in MEASURED})
+        found = {name: self.model(name) for name in MEASURED}
+        models, details = measure(self.scenario, found, known=self._known)
         cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
         if not self._unused("proxy"):
             cost["proxy"] = self._cost("proxy")
@@ -290,7 +298,8 @@ class Experiment:
             "seconds": round(time.monotonic() - began, 3),
             "images": len(MEASURED) * sum(scenario["images"].values()),
         }
-        scenario |= {"method": self.config.method, "seed": self.config.seed}
+        plugged = "+ec" if self.config.ec.plugin else ""
+        scenario |= {"method": self.config.method + plugged, "seed": self.config.seed}
         workdir_lib.write_json(self.workdir / "details.json", details | {"command": self._command})
         workdir_lib.write_json(
             target, {"schema": SCHEMA, "scenario": scenario, "models": models, "cost": cost}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ec_jax import config as config_lib
-from ec_jax import config_file, recipes, registry
+from ec_jax import config_file, recipes, registry, sweep
 from ec_jax import workdir as workdir_lib
 
 FLAGS = {
@@ -62,24 +62,25 @@ def main(config: Any, flags: Any) -> None:
     names = flags.methods.split(",") if flags.methods else _tunable()
     for name in names:
         recipes.check_method(name)
-    cells = {name: _configs(config, name) for name in names}
-    base = _held_out(config, "ec")
-    for cell in (base, *(cell for found in cells.values() for _, cell in found)):
+    kept = config_file.overridden()
+    found = {name: _configs(config, name, kept) for name in names}
+    common = _held_out(config, "ec", kept)
+    for cell in (common, *(cell for configs in found.values() for _, cell in configs)):
         config_lib.validate(cell)
-    workdir_lib.check_workdir(base, workdir)
-    from ec_jax import cells as cells_lib  # JAX is imported only for input that can work
-
+    workdir_lib.check_workdir(common, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    workdir_lib.write_resolved(base, workdir)
-    cells_lib.prepare(base, workdir / "base")
-    tried: dict[str, Any] = {}
-    for name, configs in cells.items():
+    workdir_lib.write_resolved(common, workdir)
+    sweep.compile_once(workdir)
+    from ec_jax.cells import Cells  # JAX is imported only for input that can work
+
+    cells, tried = Cells(common, workdir / "shared"), {}
+    for name, configs in found.items():
         tried[name] = []
         for i, (overrides, cell) in enumerate(configs):
             print(f"tune: {name}, trial {i + 1} of {len(configs)}: {overrides}", flush=True)
-            metrics = cells_lib.run(cell, workdir / "base", workdir / name / f"trial{i + 1}")
+            metrics = cells.run(cell, workdir / name / f"trial{i + 1}")
             tried[name].append(_trial(overrides, metrics))
-        _write(workdir, base, tried)
+        _write(workdir, common, tried)
 
 
 def _tunable() -> list[str]:
@@ -87,19 +88,18 @@ def _tunable() -> list[str]:
     return [name for name in registry.names() if name != "retrain"]
 
 
-def _held_out(config: Any, name: str) -> Any:
+def _held_out(config: Any, name: str, kept: list[str]) -> Any:
     """The complete config of a method, judged on held-out training images."""
     c = config.copy_and_resolve_references().unlock()
-    c.method = name
+    c.method, c.recipes = name, {}  # a search does not start from what an earlier one found
     c.data.validation = config.data.validation or VALIDATION
     c.evaluation.metrics = METRICS
-    c.stages = "unlearn,evaluate"
-    return recipes.complete(c)
+    return recipes.complete(c, kept)
 
 
-def _configs(config: Any, name: str) -> list[tuple[dict[str, Any], Any]]:
+def _configs(config: Any, name: str, kept: list[str]) -> list[tuple[dict[str, Any], Any]]:
     """(what is tried, its config) of every trial."""
-    complete, found = _held_out(config, name), []
+    complete, found = _held_out(config, name, kept), []
     for overrides in trials(name, complete):
         cell = complete.copy_and_resolve_references().unlock()
         cell.update_from_flattened_dict(overrides)
@@ -146,5 +146,8 @@ def _write(workdir: Path, config: Any, tried: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     config_file.run(
-        main, FLAGS, interrupted="interrupted; the same command goes on where it stopped"
+        main,
+        FLAGS,
+        interrupted="interrupted; the same command goes on where it stopped",
+        complete=False,
     )

@@ -24,7 +24,8 @@ LAYERS = [
     {"report"},
     {"pipeline"},
     {"cells", "sequence"},
-    {"main", "audit", "compare", "tune"},
+    {"main", "audit", "compare", "sweep"},
+    {"tune"},
 ]
 # Rooms of one layer that know nothing of each other.
 STRANGERS = [("data", "models"), ("data", "losses"), ("models", "losses")]

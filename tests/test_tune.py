@@ -27,7 +27,7 @@ def test_every_method_has_as_many_trials_all_of_them_valid(name, source, monkeyp
     from ec_jax.data import sources
 
     monkeypatch.setattr(sources, "check", lambda *_: None)  # the archives need not be here
-    found = tune._configs(source.get_config(), name)
+    found = tune._configs(source.get_config(), name, [])
     assert len(found) == tune.TRIALS
     assert len({json.dumps(settings) for settings, _ in found}) == tune.TRIALS
     known = config_lib.flatten(recipes.complete(source.get_config()))
@@ -69,12 +69,11 @@ def test_a_search_leaves_its_trials_and_recipes_and_goes_on(tmp_path):
         assert sum(metrics["scenario"]["images"].values()) == 1437
     chosen = json.loads((workdir / "recipes.json").read_text())
     assert chosen == {"damp": tune.best(tried)["settings"]}
-    base = workdir / "base" / "checkpoints" / "original"
-    before = {p: p.stat().st_mtime_ns for p in base.rglob("*")}
+    shared = workdir / "shared"
+    before = {p: p.stat().st_mtime_ns for p in shared.rglob("*")}
     done = command(*arguments, module="ec_jax.tune", timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "original: done" in done.stdout
-    assert {p: p.stat().st_mtime_ns for p in base.rglob("*")} == before
+    assert {p: p.stat().st_mtime_ns for p in shared.rglob("*")} == before
     assert json.loads((workdir / "search.json").read_text()) == search
     refused(
         *arguments,

@@ -5,6 +5,7 @@ TFDS reads its ArrayRecord files without TensorFlow; only *preparing* a set impo
 
 import contextlib
 import dataclasses
+import functools
 import difflib
 import errno
 import io
@@ -157,10 +158,13 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
 
 
 @_quiet()
+@functools.lru_cache(maxsize=2)
 def load(
     name: str, *, data_dir: str = "", manual_dir: str = "", subset: int = 0, seed: int = 0
 ) -> Dataset:
     """Reads a set into memory, preparing it first where that has not been done.
+
+    The last two are kept, for many runs of one process: they must not be written to.
 
     Args:
       name: a set; ``digits`` is cut into 80 % training and 20 % test images, always alike.

@@ -17,7 +17,10 @@ from ec_jax.scenario import Scenario
 
 
 def measure(
-    scenario: Scenario, models: Mapping[str, Variables], may_break: Collection[str] = ()
+    scenario: Scenario,
+    models: Mapping[str, Variables],
+    may_break: Collection[str] = (),
+    known: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
     """Everything that is known of the models.
 
@@ -26,6 +29,7 @@ def measure(
       models: {"original", "unlearned" and, where there is one, "oracle": the backbone's
         {"params", "batch_stats"}}.
       may_break: models whose numbers need not be finite.
+      known: {model: its numbers}, of models that were measured before, against the same references.
 
     Returns:
       {model: {flat key: number}}, and the details of ``ec_jax.evaluation.details``.
@@ -35,7 +39,7 @@ def measure(
     """
     features, streamed = _features(scenario, models)
     subjects = _subjects(scenario, models)
-    numbers = suite.evaluate(features, scenario.config, subjects, may_break)
+    numbers = suite.evaluate(features, scenario.config, subjects, may_break, known)
     for name, values in streamed.items():
         numbers[name] |= values
     suite.refuse_nan(numbers, may_break)

@@ -1,0 +1,45 @@
+"""Ablation of EC: one setting at a time away from the config's own.
+
+Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/ec.py \
+              --workdir=runs/ablation/digits
+Measured: docs/results.md
+"""
+
+VALUES = {
+    "ec.candidates": ("both", "retain", "forget"),
+    "ec.temperature": (0.05, 0.1, 0.2, 0.5),
+    "ec.lambda": (0.3, 1.0, 3.0),
+    "ec.weights": ("uniform", "linear", "geometric", "reversed"),
+    "ec.weights_sum": (1.0, 4.0),
+    "modules.kind": ("conv", "pool", "mlp"),
+    "modules.epochs": (0.0, 2.0),  # fresh or pretrained
+    "unlearn.batch_norm": ("inference", "train"),
+}
+POINTS = {  # used, of a network with four
+    "last": "stage4",
+    "last_two": "stage3,stage4",
+    "last_three": "stage2,stage3,stage4",
+    "first_two": "stage1,stage2",
+}
+BUDGETS = (0.25, 0.5, 2.0)  # times the config's steps
+
+
+def get_rows(config):
+    """{row: settings}: ``default``, and a row for every other value."""
+    rows = {"default": {"method": "ec"}}
+    for field, values in VALUES.items():
+        group, name = field.split(".")
+        for value in values:
+            if value != config[group][name] and not _empty(config, value):
+                rows[f"{name}={value}"] = {"method": "ec", field: value}
+    for name, points in POINTS.items():
+        rows[f"points={name}"] = {"method": "ec", "ec.points": points}
+    for share in BUDGETS:
+        steps = max(round(share * config.unlearn.steps), 1)
+        rows[f"steps={steps}"] = {"method": "ec", "unlearn.steps": steps}
+    return rows
+
+
+def _empty(config, value):
+    """Among the forget samples of a single class nothing is of another class."""
+    return value == "forget" and "," not in config.forget.classes

@@ -1,0 +1,52 @@
+"""The study: every method, EC on top of those that take it, EC's variants, and the controls.
+
+Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/methods.py \
+              --workdir=runs/study/digits
+Measured: docs/results.md
+"""
+
+CLOSED = ("damp", "ssd")  # no step, nothing to add EC to
+LOGITS = ("finetune", "gradient_ascent", "random_label", "pseudo_label", "salun", "l1_sparse")
+OTHERS = (
+    "bad_teacher",
+    "boundary_expand",
+    "boundary_shrink",
+    "cola",
+    "contrastive",
+    "delete",
+    "duck",
+    "opc",
+    "pour_d",
+    "proxy_distill",
+    "scar",
+    "scrub",
+    "unsir",
+)
+VARIANTS = {  # of EC, beyond the paper
+    "ec_targeted": {"ec.targets": "pseudo"},
+    "ec_pseudo": {"ec.pseudo": 1.0},
+    "ec_proxy": {"ec.proxy": 0.3},
+}
+
+
+def get_rows(config):
+    """{row: settings}; a row is a method, a method with EC, a variant of EC, or a control."""
+    hosts = (*LOGITS, *OTHERS)
+    return {
+        **{name: {"method": name} for name in ("ec", *hosts, *CLOSED, "head_distill")},
+        **{f"{name}+ec": {"method": name, "ec.plugin": True} for name in hosts},
+        **{name: {"method": "ec", **settings} for name, settings in VARIANTS.items()},
+        **controls(config),
+    }
+
+
+def controls(config):
+    """What no method can be blamed for, and what each must beat."""
+    images = config.unlearn.steps * (config.data.retain_batch_size + config.data.forget_batch_size)
+    return {
+        "untrained": {"method": "retrain", "retrain.share": 0.0},
+        "oracle_same_start": {"method": "retrain", "retrain.initial": "original"},
+        "oracle_b": {"method": "retrain"},
+        "oracle_c": {"method": "retrain", "retrain.draw": 1},
+        "scratch_matched": {"method": "retrain", "retrain.images": images},
+    }

@@ -1,0 +1,181 @@
+"""The command that runs a grid: rows of settings, each with several seeds.
+
+    python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/methods.py \
+        --workdir=runs/study
+
+A sweep's file has ``get_rows(config)``: {row: {dotted field: value}}, what each row sets in the
+config. A row's config is then made as that of a run is, with the recipe of its method. Originals,
+oracles, proxies and modules are trained once for all rows that agree in them.
+
+Every cell is a run in WORKDIR/cells/ROW/seedN; its numbers are WORKDIR/results/ROW-seedN.json, in
+the form of a ``metrics.json`` whose method is the row, for ``ec_jax.compare``. A cell in which
+training could not go on says why in its ``failed.json`` and leaves no numbers. The same command
+goes on where it stopped.
+"""
+
+import os
+import re
+import runpy
+import time
+from pathlib import Path
+from typing import Any
+
+from ec_jax import config as config_lib
+from ec_jax import config_file, recipes
+from ec_jax import workdir as workdir_lib
+from ec_jax.errors import InputError, nearest
+
+FLAGS = {
+    "sweep": ("The file with get_rows(config).", "configs/sweeps/methods.py"),
+    "workdir": ("Where the cells and their numbers go.", "runs/study"),
+    "seeds": ("Seeds, separated by commas; 0,1,2 without it.", "0,1,2"),
+    "rows": ("Which rows, separated by commas; all without it.", "ec,scrub+ec"),
+}
+_NAME = re.compile(r"[\w+.=-]+")  # of a row, which becomes that of a file
+
+
+def main(config: Any, flags: Any) -> None:
+    """Runs what is missing of the grid."""
+    for name in ("sweep", "workdir"):
+        if not flags[name].value:
+            raise config_file.missing(name, flags[name].value, FLAGS)
+    workdir = Path(os.path.expanduser(flags.workdir)).absolute()
+    common = recipes.complete(config, config_file.overridden())
+    config_lib.validate(common)
+    rows = _chosen(load_rows(flags.sweep, common), flags.rows)
+    grid = {  # seed by seed: the first numbers to see are then of all rows
+        (row, seed): cell_config(config, settings | {"seed": seed}, config_file.overridden())
+        for seed in _seeds(flags.seeds)
+        for row, settings in rows.items()
+    }
+    for cell in grid.values():
+        config_lib.validate(cell)
+    workdir_lib.check_workdir(common, workdir)
+    for (row, seed), cell in grid.items():
+        workdir_lib.check_workdir(cell, _cell(workdir, row, seed))
+    run(common, grid, workdir)
+
+
+def run(common: Any, grid: dict[tuple[str, int], Any], workdir: Path) -> None:
+    """Runs the cells of {(row, seed): config} that have no numbers yet.
+
+    Args:
+      common: what the cells are variations of; complete and valid, as they are.
+      grid: the cells.
+      workdir: made if missing.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    workdir_lib.write_resolved(common, workdir)
+    compile_once(workdir)
+    from ec_jax.cells import Cells  # JAX is imported only for input that can work
+
+    cells, failed = Cells(common, workdir / "shared"), []
+    results = workdir / "results"
+    results.mkdir(exist_ok=True)
+    for i, ((row, seed), config) in enumerate(grid.items()):
+        result = results / f"{row}-seed{seed}.json"
+        if result.exists():
+            continue
+        print(f"sweep: {row}, seed {seed}: cell {i + 1} of {len(grid)}", flush=True)
+        began = time.monotonic()
+        metrics = cells.run(config, _cell(workdir, row, seed))
+        if "failed" in metrics:
+            failed.append(f"{row}, seed {seed}: {metrics['failed']}")
+            continue
+        metrics["scenario"]["method"] = row
+        workdir_lib.write_json(result, metrics)
+        print(f"sweep: {row}, seed {seed}: {time.monotonic() - began:.0f} s", flush=True)
+    for line in failed:
+        print(f"sweep: failed: {line}", flush=True)
+    print(
+        f"Written to {results}: {len(list(results.glob('*.json')))} files; side by side: "
+        f"python -m ec_jax.compare {results}/*.json --out={workdir / 'compare'}",
+        flush=True,
+    )
+
+
+def compile_once(workdir: Path) -> None:
+    """Has JAX, not imported yet, keep compiled programs: seeds and resumed grids share them."""
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(workdir / "compiled"))
+
+
+def load_rows(path: str, config: Any) -> dict[str, dict[str, Any]]:
+    """The rows of a sweep's file.
+
+    Args:
+      path: of the file.
+      config: complete, for what rows are reckoned from.
+
+    Raises:
+      InputError: no such file, or not a sweep's.
+    """
+    if not Path(path).is_file():
+        near = [str(p) for p in Path("configs/sweeps").glob("*.py")]
+        hint = nearest(path, near) if near else "give a file, e.g. configs/sweeps/methods.py"
+        raise InputError("--sweep", path, f"no such file; {hint}")
+    try:
+        rows = runpy.run_path(path)["get_rows"](config)
+        rows = {str(row): dict(settings) for row, settings in rows.items()}
+    except (Exception, SystemExit) as error:
+        remedy = f"get_rows(config): {type(error).__name__}: {error}; correct the file"
+        raise InputError("--sweep", path, remedy) from error
+    for row in rows:
+        if not _NAME.fullmatch(row) or "-seed" in row:
+            remedy = f"the row {row!r} names files; letters, digits and _ + - . = alone"
+            raise InputError("--sweep", path, remedy)
+    return rows
+
+
+def cell_config(config: Any, settings: dict[str, Any], kept: list[str]) -> Any:
+    """The complete config of a cell.
+
+    Args:
+      config: as its file gives it, with what the command line sets.
+      settings: {dotted field: value} of the row.
+      kept: dotted fields of the command line: no recipe changes them, a row does.
+
+    Raises:
+      InputError: a row sets a field that there is not.
+    """
+    c = config.copy_and_resolve_references().unlock()
+    c.method = settings.get("method", c.method)
+    c = recipes.complete(c, kept).unlock()
+    known = config_lib.flatten(c)
+    for field, value in settings.items():
+        if field not in known:
+            raise InputError(field, value, f"no such field; {nearest(field, known)}")
+        try:
+            c.update_from_flattened_dict({field: value})
+        except TypeError:
+            kind = type(known[field]).__name__
+            raise InputError(field, value, f"the sweep must give a value of type {kind}") from None
+    return c.lock()
+
+
+def _chosen(rows: dict[str, dict[str, Any]], spec: str | None) -> dict[str, dict[str, Any]]:
+    if not spec:
+        return rows
+    for row in spec.split(","):
+        if row not in rows:
+            raise InputError("--rows", spec, f"no row {row!r}; {nearest(row, rows)}")
+    return {row: rows[row] for row in spec.split(",")}
+
+
+def _seeds(spec: str | None) -> list[int]:
+    found = (spec or "0,1,2").split(",")
+    if not all(seed.isdecimal() for seed in found):
+        raise InputError("--seeds", spec, "give integers >= 0, e.g. 0,1,2")
+    return [int(seed) for seed in found]
+
+
+def _cell(workdir: Path, row: str, seed: int) -> Path:
+    return workdir / "cells" / row / f"seed{seed}"
+
+
+if __name__ == "__main__":
+    config_file.run(
+        main,
+        FLAGS,
+        interrupted="interrupted; the same command goes on where it stopped",
+        complete=False,
+    )

@@ -1,0 +1,172 @@
+"""Grids: every sweep fits the locked configs, cells share what they start from, all resumes."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+from command import ROOT, command, refused
+
+from configs import digits, fashion_mnist
+from ec_jax import config as config_lib
+from ec_jax import recipes, registry, sweep
+from ec_jax.errors import InputError
+
+SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
+CONFIGS = {
+    "digits": digits.get_config(),
+    "fashion_mnist_one": fashion_mnist.get_config("one"),
+    "fashion_mnist_three": fashion_mnist.get_config("three"),
+    "fashion_mnist_samples": fashion_mnist.get_config("samples"),
+}
+SMALL = (
+    "--config=configs/digits.py",
+    "--config.model.depth=8",
+    "--config.model.width=4",
+    "--config.ec.weights=uniform",
+    "--config.original.epochs=1",
+    "--config.unlearn.steps=2",
+    "--config.evaluation.metrics=accuracy,cka,gap",
+)
+
+
+@pytest.fixture
+def without_archives(monkeypatch):
+    from ec_jax.data import sources
+
+    monkeypatch.setattr(sources, "check", lambda *_: None)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_row_of_every_sweep_is_a_valid_config(path, name, without_archives):
+    config = CONFIGS[name]
+    rows = sweep.load_rows(str(path), recipes.complete(config))
+    assert rows
+    seen = {}
+    for row, settings in rows.items():
+        cell = sweep.cell_config(config, settings | {"seed": 1}, [])
+        config_lib.validate(cell)
+        values = config_lib.flatten(cell)
+        assert settings.items() <= values.items()
+        same = seen.setdefault(json.dumps(values, sort_keys=True), row)
+        assert same == row, "two rows are one"
+
+
+def test_the_study_has_every_method():
+    rows = importlib.import_module("configs.sweeps.methods").get_rows(CONFIGS["digits"])
+    assert {s["method"] for s in rows.values()} == set(registry.names())
+    for row, settings in rows.items():
+        assert row.endswith("+ec") == settings.get("ec.plugin", False)
+
+
+def test_a_row_outranks_the_command_line_and_that_the_recipe():
+    config = digits.get_config().unlock()
+    config.recipes = {"scrub": {"unlearn": {"steps": 7, "batch_norm": "train"}}}
+    config.seed = 5
+    row = {"method": "scrub", "unlearn.batch_norm": "inference"}
+    cell = sweep.cell_config(config.lock(), row, [])
+    assert (cell.unlearn.steps, cell.unlearn.batch_norm, cell.seed) == (7, "inference", 5)
+    cell = sweep.cell_config(config, row, ["unlearn.steps"])
+    assert cell.unlearn.steps == digits.get_config().unlearn.steps
+    cell = sweep.cell_config(config, row | {"unlearn.steps": 9}, ["unlearn.steps"])
+    assert cell.unlearn.steps == 9
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("{'a': {'ec.temprature': 1.0}}", "ec.temprature = 1.0: no such field; did you mean"),
+        ("{'a': {'ec.temperature': 'hot'}}", "ec.temperature = 'hot': the sweep must give"),
+        ("{'a': {'ec.temperature': -1.0}}", "ec.temperature = -1.0: give a number > 0"),
+        ("{'a': {'method': 'scrubb'}}", "method = 'scrubb': did you mean 'scrub'?"),
+        ("{'a/b': {}}", "the row 'a/b' names files"),
+        ("{'a-seed1': {}}", "the row 'a-seed1' names files"),
+        ("1", "get_rows(config): AttributeError"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_any_work(rows, says, tmp_path, without_archives):
+    path = tmp_path / "rows.py"
+    path.write_text(f"def get_rows(config):\n    return {rows}\n")
+    config = digits.get_config()
+    with pytest.raises(InputError) as refusal:
+        for settings in sweep.load_rows(str(path), config).values():
+            config_lib.validate(sweep.cell_config(config, settings, []))
+    assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "--sweep = "),
+        (("--sweep=configs/sweeps/method.py",), "did you mean 'configs/sweeps/methods.py'?"),
+        (("--sweep=configs/sweeps/ec.py", "--rows=defaults"), "did you mean 'default'?"),
+        (("--sweep=configs/sweeps/ec.py", "--seeds=0,x"), "--seeds = '0,x'"),
+    ],
+)
+def test_wrong_flags_are_refused(arguments, says, tmp_path):
+    refused(
+        *SMALL, f"--workdir={tmp_path / 'w'}", *arguments, module="ec_jax.sweep", says=(says,)
+    )
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_a_grid_shares_what_it_starts_from_resumes_and_tells_of_failures(tmp_path):
+    rows = tmp_path / "rows.py"
+    rows.write_text(
+        "def get_rows(config):\n"
+        "    hot = {'unlearn.optimizer.learning_rate': 1e30, 'unlearn.optimizer.clip': 0.0}\n"
+        "    return {\n"
+        "        'finetune': {'method': 'finetune'},\n"
+        "        'scrub+ec': {'method': 'scrub', 'ec.plugin': True},\n"
+        "        'fresh': {'modules.epochs': 0.0},\n"
+        "        'hot': {'method': 'finetune', **hot},\n"
+        "    }\n"
+    )
+    workdir = tmp_path / "grid"
+    arguments = (*SMALL, f"--sweep={rows}", f"--workdir={workdir}", "--seeds=0,3")
+    done = command(*arguments, module="ec_jax.sweep", timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("sweep: failed: hot, seed") == 2
+    results = workdir / "results"
+    names = {f"{row}-seed{seed}.json" for row in ("finetune", "scrub+ec", "fresh") for seed in (0, 3)}
+    assert {p.name for p in results.iterdir()} == names
+    found = {p.stem: json.loads(p.read_text()) for p in results.iterdir()}
+    for stem, metrics in found.items():
+        about = metrics["scenario"]
+        assert stem == f"{about['method']}-seed{about['seed']}"
+    # A reference is one model for all rows of a seed, and another for another seed.
+    for model in ("original", "oracle"):
+        of = {stem: json.dumps(m["models"][model]) for stem, m in found.items()}
+        assert of["finetune-seed0"] == of["scrub+ec-seed0"] == of["fresh-seed0"]
+        assert of["finetune-seed0"] != of["finetune-seed3"]
+    shared = sorted(p.name.partition("-")[0] for p in (workdir / "shared").iterdir())
+    assert shared == ["references"] * 2 + ["starts"] * 4  # modules trained, and fresh ones
+    _is_what_a_run_of_its_own_gives(workdir, found["finetune-seed3"], tmp_path)
+
+    before = {p: p.stat().st_mtime_ns for p in (workdir / "shared").rglob("*")}
+    (results / "fresh-seed0.json").unlink()  # as if it had been killed there
+    done = command(*arguments, module="ec_jax.sweep", timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "cell 3 of 8" in done.stdout
+    assert "cell 1 of 8" not in done.stdout
+    assert json.loads((results / "fresh-seed0.json").read_text()) == found["fresh-seed0"]
+    assert {p: p.stat().st_mtime_ns for p in (workdir / "shared").rglob("*")} == before
+    refused(
+        *arguments,
+        "--config.unlearn.steps=3",
+        module="ec_jax.sweep",
+        says=("workdir = ", "unlearn.steps is 2 there and 3 here"),
+    )
+
+
+def _is_what_a_run_of_its_own_gives(workdir: Path, shared: dict, tmp_path: Path) -> None:
+    """Links and numbers known before change nothing, to the last bit."""
+    arguments = (*SMALL, "--config.method=finetune", "--config.seed=3")
+    done = command(*arguments, f"--workdir={tmp_path / 'alone'}", timeout=300)
+    assert done.returncode == 0, done.stderr
+    alone = json.loads((tmp_path / "alone" / "metrics.json").read_text())
+    assert alone["models"] == shared["models"]
+    assert alone["scenario"] == shared["scenario"]
+    assert alone["cost"].keys() == shared["cost"].keys()
