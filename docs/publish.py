@@ -1,35 +1,29 @@
-"""Takes runs into the documentation, and makes what is shown of them.
+"""Takes a study's numbers into the documentation, and makes what is shown of them.
 
-    python -m docs.publish SCENARIO RUN_DIR...    # copies their metrics.json, then makes the pages
-    python -m docs.publish                        # makes the pages from docs/results alone
+    python -m docs.publish SCENARIO WORKDIR   # copies WORKDIR/results, then makes the pages
+    python -m docs.publish                    # makes the pages from docs/results alone
 
-A run becomes ``docs/results/SCENARIO/METHOD-seedN.json``. From these files are made
-``docs/results.md``, the table in the README and its picture, and the verdicts in
-``docs/audit.md``; a test compares.
+WORKDIR is that of ``ec_jax.sweep`` with configs/sweeps/methods.py. A cell becomes
+``docs/results/SCENARIO/METHOD-seedN.json``. From these files are made ``docs/results.md`` and its
+pictures, the table in the README and its picture, and the verdicts in ``docs/audit.md``; a test
+compares.
 """
 
-import importlib
+import functools
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
 
+from docs import study
+from docs.study import IMAGES, ROOT, SCENARIOS
+from ec_jax import config_file, recipes
 from ec_jax.errors import InputError
-from ec_jax.report import markup, plots, summary, table
+from ec_jax.report import plots, table
 from ec_jax.workdir import check_workdir, write_whole
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "results"
-COMMANDS = {  # {scenario: the config that it is}
-    "digits": "configs/digits.py",
-    "fashion_mnist_three": "configs/fashion_mnist.py",
-}
-# What a method's runs have set beside the scenario's config.
-SETTINGS = {
-    "ec": {},
-    "head_distill": {"method": "head_distill", "unlearn.optimizer.learning_rate": 0.2},
-}
+AUDITED = ("ec", "head_distill")  # in docs/audit.md
 READING = {
     "digits": """\
 The digit is gone at the logits; the third stage leaves the original as far as the oracle's, the
@@ -56,59 +50,70 @@ measured.
 HEAD = """\
 # Results
 
-Made by `python -m docs.publish` from the files under `docs/results`, one a run. Every cell is
-the mean over the seeds and, in brackets, the lowest and the highest. Machine: 2 CPU cores, no
-accelerator. No number is the paper's. `head_distill` is the negative control: the head
-alone learns to leave the classes out, from the same original and compared with the same oracle. The
-verdict, and what *moved* means: [metrics.md](metrics.md#the-verdict).
+Made by `python -m docs.publish` from the files under `docs/results`, one a run. Cells are the mean ± the
+standard deviation over seeds 0, 1 and 2. Machine: 2 CPU cores, no accelerator. No number is the paper's.
+What the columns are: [metrics.md](metrics.md); the methods: [methods.md](methods.md). CKA is that of
+images to be forgotten, the mean over all stages but the first; **the target of every number is the
+oracle's, not zero.** Every method has the recipe that six trials on held-out training images gave it
+(`python -m ec_jax.tune`; all trials: `docs/results/tuning`). Unlearning, its modules and its proxy are
+counted in the FLOPs.
+
+The controls: `untrained` is a network with random weights; `oracle_same_start`, `oracle_b` and
+`oracle_c` are three more retrained networks, the first from the original's own initial weights, the
+others from other seeds: the ceiling of any closeness. `scratch_matched` is a fresh network trained on
+the retained images for as many images as a gradient method reads: the row to beat. `head_distill`
+teaches the head alone to leave the classes out.
 """
 
 
-def publish(scenario: str, runs: list[Path]) -> None:
-    """Copies the runs' metrics, once all are seen to be runs of the scenario's config."""
-    if scenario not in COMMANDS:
-        sys.exit(f"scenario {scenario!r}: one of {', '.join(COMMANDS)}")
-    found = [json.loads((run / "metrics.json").read_text())["scenario"] for run in runs]
-    for run, about in zip(runs, found, strict=True):
-        config = importlib.import_module(f"configs.{Path(COMMANDS[scenario]).stem}").get_config()
-        config.update_from_flattened_dict(SETTINGS[about["method"]] | {"seed": about["seed"]})
-        for reference in ("original", "oracle"):  # brought along, they are the same models
-            config[reference].checkpoint = _brought(run, reference)
-        try:
-            check_workdir(config, run)
-        except InputError as error:
-            sys.exit(f"error: {error}")
-    (RESULTS / scenario).mkdir(parents=True, exist_ok=True)
-    for run, about in zip(runs, found, strict=True):
-        target = RESULTS / scenario / f"{about['method']}-seed{about['seed']}.json"
-        shutil.copyfile(run / "metrics.json", target)
-
-
-def _brought(run: Path, reference: str) -> str:
-    return json.loads((run / "config.json").read_text())[reference]["checkpoint"]
+def publish(scenario: str, workdir: Path) -> None:
+    """Copies a study's numbers, once it is seen to be one of the scenario's config."""
+    if scenario not in SCENARIOS:
+        sys.exit(f"scenario {scenario!r}: one of {', '.join(SCENARIOS)}")
+    config = recipes.complete(config_file.load(SCENARIOS[scenario]))
+    files = sorted((workdir / "results").glob("*.json"))
+    try:
+        if not files:
+            raise InputError("WORKDIR", str(workdir), "holds no results; give that of a sweep")
+        check_workdir(config, workdir)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    target = study.RESULTS / scenario
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.json"):
+        old.unlink()
+    for path in files:
+        shutil.copyfile(path, target / path.name)
 
 
 def load(scenario: str, method: str = "ec") -> list[dict]:
     """The metrics of every published seed, ascending."""
-    runs = [json.loads(p.read_text()) for p in (RESULTS / scenario).glob(f"{method}-seed*.json")]
+    folder = study.RESULTS / scenario
+    runs = [json.loads(p.read_text()) for p in folder.glob(f"{method}-seed*.json")]
     return sorted(runs, key=lambda run: run["scenario"]["seed"])
 
 
 def results_page() -> str:
     """``docs/results.md``."""
     parts = [HEAD]
-    for scenario, config in COMMANDS.items():
-        if runs := load(scenario):
-            about = runs[0]["scenario"]
-            seeds = ", ".join(str(run["scenario"]["seed"]) for run in runs)
-            parts.append(
-                f"## {scenario}\n\n"
-                f"{about['model']}, method {about['method']}; forgotten: "
-                f"{', '.join(about['forget_names'])}; seeds {seeds}; {_images(about)}\n\n"
-                f"    python -m ec_jax.main --config={config} --workdir=DIR --config.seed=SEED\n\n"
-                f"{summary.markdown(runs)}\n{READING[scenario]}\n{_verdicts(scenario)}"
-            )
+    if answers := study.answers_table():
+        parts.append(f"## What the study was to answer\n\n{QUESTIONS}\n{answers}\n{ANSWERS}")
+    parts += [_section(scenario) for scenario in SCENARIOS if load(scenario)]
     return "\n".join(parts)
+
+
+def _section(scenario: str) -> str:
+    about, config = load(scenario)[0]["scenario"], SCENARIOS[scenario]
+    shown = "\n\n".join(
+        f"![{plot.title}](images/{name})" for name, plot in study.pictures(scenario).items()
+    )
+    what = about.get("forget", ", ".join(about["forget_names"]))
+    return (
+        f"## {scenario}\n\n{about['model']}; forgotten: {what}; {_images(about)}\n\n"
+        f"    python -m ec_jax.sweep --config={config} --sweep=configs/sweeps/methods.py "
+        f"--workdir=runs/{scenario}\n\n"
+        f"{study.main_table(scenario)}\n{READING.get(scenario, '')}\n{shown}\n"
+    )
 
 
 def _images(about: dict) -> str:
@@ -118,26 +123,6 @@ def _images(about: dict) -> str:
         f"{n['forget_test'] + n['retain_test']} test images, of which {n['forget_train']} and "
         f"{n['forget_test']} to be forgotten"
     )
-
-
-def _verdicts(scenario: str) -> str:
-    """Every run's verdict, and how far its features moved: those of the control, too."""
-    rows = []
-    for method in SETTINGS:
-        for run in load(scenario, method):
-            found, _ = table.judged(run)
-            shares = (found.numbers.get(f"moved_share/{f}") for f in ("similarity", "separability"))
-            cells = ["–" if share is None else f"{100 * share:.0f} %" for share in shares]
-            read = ", ".join(_separability(found.numbers)) or "–"
-            rows.append([method, str(run["scenario"]["seed"]), found.name, *cells, read])
-    head = ["method", "seed", "verdict", "moved by similarity", "moved by separability", "of which"]
-    return markup.markdown(head, [False, True, False, True, True, False], rows)
-
-
-def _separability(numbers: dict[str, float]) -> list[str]:
-    """The measures of separability that counted."""
-    names = [key.removeprefix("moved_share/") for key in numbers if key.count("/") == 2]
-    return [name for name in names if not name.startswith("cka")]
 
 
 def _with_block(text: str, marker: str, shown: str) -> str:
@@ -155,7 +140,7 @@ def readme() -> str:
 def audit_page() -> str:
     """``docs/audit.md`` with the verdicts on the digits run of the lowest seed and its control."""
     text = (ROOT / "docs" / "audit.md").read_text()
-    for method in SETTINGS:
+    for method in AUDITED:
         run = load("digits", method)[0]  # both are needed: the page compares them
         status = int(table.judged(run)[0].name != "erased")
         text = _with_block(text, f"audit {method}", f"{table.verdict_text(run)}\n\n{status}")
@@ -165,12 +150,13 @@ def audit_page() -> str:
 def main(arguments: list[str]) -> None:
     """The command."""
     if arguments:
-        publish(arguments[0], [Path(run) for run in arguments[1:]])
+        scenario, workdir = arguments
+        publish(scenario, Path(workdir))
     pages = {"docs/results.md": results_page, "README.md": readme, "docs/audit.md": audit_page}
     for name, text in {name: page() for name, page in pages.items()}.items():
         (ROOT / name).write_text(text)
-    picture = ROOT / "docs" / "images" / "digits_cka.png"
-    write_whole(picture, lambda part: plots.cka_per_stage(load("digits")[0], part))
+    write_whole(IMAGES / "digits_cka.png", functools.partial(plots.cka_per_stage, load("digits")[0]))
+    study.draw()
 
 
 if __name__ == "__main__":

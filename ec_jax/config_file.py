@@ -117,7 +117,7 @@ def _check(given: dict[str, str | None], own: Mapping[str, tuple[str, str]]) -> 
     """Refuses what absl and ml_collections answer with a traceback or without a remedy."""
     if not given.get("config"):
         raise InputError("--config", given.get("config"), "give a file, e.g. configs/digits.py")
-    defaults = config_lib.flatten(_load(given["config"]))
+    defaults = config_lib.flatten(load(given["config"]))
     names = [name.removeprefix("no") for name in given]
     for name, value in zip(names, given.values(), strict=True):
         if name in own and value is None:
@@ -149,8 +149,12 @@ def _check_override(field: str, value: str | None, defaults: dict[str, Any]) -> 
         raise InputError(field, value, f"give {kind}, as in --config.{field}=VALUE") from None
 
 
-def _load(spec: str) -> ConfigDict:
-    """What ``--config`` names; ml_collections would answer a mistake with a traceback."""
+def load(spec: str) -> ConfigDict:
+    """The config that ``--config=FILE`` or ``--config=FILE:SCENARIO`` names.
+
+    Raises:
+      InputError: no such file, or no config in it; ml_collections would answer with a traceback.
+    """
     path, colon, scenario = spec.partition(":")
     if not Path(path).is_file():
         known = [*Path(path).parent.glob("*.py"), *Path("configs").glob("*.py")]

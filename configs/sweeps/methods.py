@@ -22,6 +22,7 @@ OTHERS = (
     "scrub",
     "unsir",
 )
+CONTROLS = ("untrained", "oracle_same_start", "oracle_b", "oracle_c", "scratch_matched")
 VARIANTS = {  # of EC, beyond the paper
     "ec_targeted": {"ec.targets": "pseudo"},
     "ec_pseudo": {"ec.pseudo": 1.0},

@@ -25,8 +25,8 @@ _WIDTH = 5.4  # inches
 _LONGEST = 60  # letters of a line of the legend
 # Okabe-Ito without black and yellow; colour and marker repeat after 5 and after 7 methods, so
 # that 35 are told apart.
-_COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("^", "D", "v", "P", "X", "<", "*")
+COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("^", "D", "v", "P", "X", "<", "*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +101,7 @@ class _ByStage:
 
 _BY_STAGE = (
     _ByStage("cka_to_original", "CKA to the original", "cka_to_original", "original", 1.0),
+    _ByStage("cka_to_oracle", "CKA to the oracle", "cka_to_oracle", "oracle", 1.0),
     _ByStage("knn", "k-NN accuracy (%)", "knn", None, 100.0),
     _ByStage("probe", "Linear probe accuracy (%)", "probe", None, 100.0),
 )
@@ -163,7 +164,7 @@ def _looks(comparison: Comparison) -> dict[str, dict[str, str]]:
         for model, style in styles.MODELS.items()
     }
     for i, group in enumerate(comparison.groups):
-        colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         looks[group.label] = {"color": colour, "marker": marker}
     return looks
 
@@ -191,7 +192,7 @@ def _point(series: str, model: str, run: Run, kind: _TradeOff) -> list[_Point]:
 def _trade_off(
     kind: _TradeOff, points: Sequence[_Point], looks: Mapping[str, Mapping[str, str]]
 ) -> Plot:
-    figure, axes = _new()
+    figure, axes = new_figure()
     limits = _limits(points, kind)
     axes.set(xlim=limits[0], ylim=limits[1], xlabel=kind.labels[0], ylabel=kind.labels[1])
     for line in (axes.axhline, axes.axvline):
@@ -206,7 +207,7 @@ def _trade_off(
             look = {"ms": 8.5, "mew": 0.8, "mec": "white", **looks[p.series]}
             handles[p.series] = _mark(axes, (p.x, p.y), said, **look)
     _original_beyond(axes, points, limits, looks["original"]["color"])
-    _legend(figure, handles)
+    legend(figure, handles)
     listed = "; ".join(f"{p.series} seed {p.seed}: {_told((p.x, p.y))}" for p in points)
     return Plot(figure, kind.title, kind.note, f"{kind.title}. {listed}.")
 
@@ -280,7 +281,7 @@ def _mark(axes: Axes, at: tuple[float, float], said: str, **look: Any) -> Line2D
 def _stages(
     kind: _ByStage, comparison: Comparison, rows: Sequence[Row], keys: Sequence[str]
 ) -> Plot:
-    figure, axes = _new()
+    figure, axes = new_figure()
     looks, said, handles, lowest = _looks(comparison), [], {}, kind.top
     for i, row in enumerate(rows):
         # Side by side: a method that left a stage as it was would hide the original.
@@ -298,7 +299,7 @@ def _stages(
     axes.set_xticks(range(len(keys)), comparison.points)
     room = 0.1 * (kind.top - lowest) or 0.1 * kind.top
     axes.set_ylim(lowest - room, kind.top + room / 2)
-    _legend(figure, handles)
+    legend(figure, handles)
     alt = f"{kind.title} at {', '.join(comparison.points)}. {'; '.join(said)}."
     return Plot(figure, kind.title, "", alt)
 
@@ -306,7 +307,8 @@ def _stages(
 # The frame of all.
 
 
-def _new() -> tuple[Figure, Axes]:
+def new_figure() -> tuple[Figure, Axes]:
+    """An empty figure in the style of all."""
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -320,7 +322,8 @@ def _new() -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
+def legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
+    """Puts {name: what it is drawn with} below the drawing, and gives the figure its size."""
     # Matplotlib leaves out what begins with an underscore.
     labels = [f" {name}" if name.startswith("_") else name for name in handles]
     labels = [textwrap.fill(label, _LONGEST) for label in labels]
@@ -328,7 +331,7 @@ def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
     columns = min(max(fit, 1), 3, len(handles))
     lines = sum(label.count("\n") + 1 for label in labels) / columns
     figure.set_size_inches(_WIDTH, 4.0 + 0.22 * math.ceil(lines))
-    legend = figure.legend(
+    box = figure.legend(
         handles.values(),
         labels,
         loc="outside lower center",
@@ -336,5 +339,5 @@ def _legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:
         frameon=False,
         labelcolor=INK,
     )
-    for text in legend.get_texts():
+    for text in box.get_texts():
         text.set_parse_math(False)

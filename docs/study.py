@@ -1,0 +1,247 @@
+"""The page of the study: ``docs/results.md`` and its pictures, from the files in docs/results."""
+
+import functools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from configs.sweeps import methods
+from ec_jax.report import comparison, costs, markup, table, tradeoff
+from ec_jax.report import runs as runs_lib
+from ec_jax.report.comparison import Row
+from ec_jax.workdir import write_whole
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "results"
+IMAGES = ROOT / "docs" / "images"
+SCENARIOS = {  # {scenario: the config that it is}
+    "digits": "configs/digits.py",
+    "fashion_mnist_one": "configs/fashion_mnist.py:one",
+    "fashion_mnist_three": "configs/fashion_mnist.py:three",
+    "fashion_mnist_samples": "configs/fashion_mnist.py:samples",
+}
+SHOWN = (  # in pictures, which more would fill
+    "oracle_b",
+    "untrained",
+    "scratch_matched",
+    "head_distill",
+    "finetune",
+    "pseudo_label",
+    "scrub",
+    "ec",
+    "ec_proxy",
+)
+LOGITS = (*methods.LOGITS, "delete")  # they say what the output must be, and nothing of features
+SECOND = "oracle_b"
+SCRATCH = "scratch_matched"
+
+
+@functools.cache
+def compared(scenario: str, only: tuple[str, ...] = ()) -> comparison.Comparison | None:
+    """The published runs of a scenario side by side; of ``only`` these rows, if any are named."""
+    files = sorted((RESULTS / scenario).glob("*-seed*.json"))
+    kept = [f for f in files if not only or f.stem.rpartition("-seed")[0] in only]
+    found = [runs_lib.read(str(f)) for f in kept]
+    return comparison.compare(found)[0] if found else None
+
+
+def rows(scenario: str) -> dict[str, Row]:
+    """{name: row} of a scenario, with what the page reckons from the runs."""
+    found = compared(scenario)
+    if found is None:
+        return {}
+    variances = [f"variance/{found.forget}/{found.points[-1]}"]
+    by_run = {(r.method, r.seed): r for r in found.runs}
+    out = {}
+    for row in found.rows:
+        numbers = []
+        for seed, mine in zip(row.seeds, row.numbers, strict=True):
+            run = by_run.get((row.label, seed)) or next(r for r in found.runs if r.seed == seed)
+            more = {}
+            for key in variances:
+                if key in mine and run.models["original"].get(key):
+                    more["variance/share"] = mine[key] / run.models["original"][key]
+            if row.label in ("original", "oracle"):
+                share = 100.0 if row.label == "oracle" else None
+            else:
+                share = table.share(run.cost, "flops", modules=True)
+            if share is not None:
+                more["cost/flops"] = share
+            numbers.append({**mine, **more})
+        out[row.label] = Row(row.label, row.kind, row.seeds, tuple(numbers), row.verdicts)
+    return out
+
+
+def kinds(names: Iterable[str]) -> dict[str, list[str]]:
+    """{what they are: rows}; every row is in one."""
+    left = list(names)
+    ec = [n for n in left if n == "ec" or n.startswith("ec_")]
+    out = {
+        "references": [n for n in ("original", "oracle") if n in left],
+        "controls": [
+            n for n in left if n in (*methods.CONTROLS, "head_distill") and n not in ec
+        ],
+        "at the logits": [n for n in left if n in LOGITS],
+        "EC and its variants": ec,
+        "with EC added": [n for n in left if n.endswith("+ec")],
+    }
+    taken = {n for found in out.values() for n in found}
+    out["other methods"] = [n for n in left if n not in taken]
+    order = (
+        "references", "controls", "at the logits", "other methods",
+        "EC and its variants", "with EC added",
+    )
+    return {kind: out[kind] for kind in order if out[kind]}
+
+
+def _columns(forget: str) -> tuple[tuple[str, str, int], ...]:
+    name = forget.replace("_", ", ")
+    return (
+        (f"accuracy/{forget}", f"accuracy, {name} (%)", 1),
+        ("accuracy/retain_test", "accuracy, retain, test (%)", 1),
+        ("closeness/original", "CKA to original", 3),
+        ("closeness/oracle", "CKA to oracle", 3),
+        ("gap/logit", "gap, logits (points)", 1),
+        ("gap/representation", "gap, features", 3),
+        (f"agreement/{forget}", "agreement with the oracle (%)", 1),
+        ("variance/share", "feature variance, of the original's", 2),
+        ("cost/flops", "FLOPs (% of the oracle's)", 1),
+    )
+
+
+def main_table(scenario: str) -> str:
+    """Every row of a scenario, mean ± standard deviation, the nearest features first."""
+    found, mine = compared(scenario), rows(scenario)
+    columns = _columns(found.forget)
+    head = ["", "verdict", *(title for _, title, _ in columns)]
+    lines = []
+    for kind, names in kinds(mine).items():
+        lines.append([f"*{kind}*", *[""] * (len(head) - 1)])
+        for name in sorted(names, key=lambda n: (_mean(mine[n], "gap/representation"), n)):
+            row = mine[name]
+            label = name if len(row.seeds) == 3 or row.kind != "method" else f"{name} (n={len(row.seeds)})"
+            cells = [comparison.cell(row.spread(key), digits).text for key, _, digits in columns]
+            lines.append([markup.markdown_escape(label), row.verdict() or "–", *cells])
+    return markup.markdown(head, [False, False, *[True] * len(columns)], lines)
+
+
+def _mean(row: Row | None, key: str) -> float:
+    spread = row.spread(key) if row else None
+    return spread.mean if spread else math.nan
+
+
+# The four questions.
+
+
+def answers(scenario: str) -> list[tuple[str, str, str]]:
+    """(question, answer, the numbers it rests on), means over the seeds."""
+    mine = rows(scenario)
+    if not {"ec", "oracle", SECOND, SCRATCH} <= mine.keys():
+        return []
+    return [_lower(mine), _plugged(mine), *_best(mine)]
+
+
+def _lower(mine: Mapping[str, Row]) -> tuple[str, str, str]:
+    """(a) Is plain EC further from the original than every method at the logits?"""
+    key, kept = "closeness/original", "accuracy/retain_test"
+    others = {n: _mean(mine[n], key) for n in (*LOGITS, "head_distill") if n in mine}
+    name = min(others, key=others.get)
+    own, loss = _mean(mine["ec"], key), _mean(mine["oracle"], kept) - _mean(mine["ec"], kept)
+    said = (
+        f"CKA to original {own:.3f}; lowest at the logits: {name} {others[name]:.3f}; oracle "
+        f"{_mean(mine['oracle'], key):.3f}; retain accuracy {_below(loss)} the oracle's"
+    )
+    return "a", _yes(own < others[name] and loss <= 1.5), said
+
+
+def _plugged(mine: Mapping[str, Row]) -> tuple[str, str, str]:
+    """(b) Does EC lower it for at least four hosts, for at most a point of accuracy?"""
+    key, kept = "closeness/original", "accuracy/retain_test"
+    good, all_ = [], [n for n in mine if n.endswith("+ec") and n.removesuffix("+ec") in mine]
+    for name in all_:
+        host = mine[name.removesuffix("+ec")]
+        lower = _mean(mine[name], key) < _mean(host, key)
+        if lower and _mean(host, kept) - _mean(mine[name], kept) <= 1.0:
+            good.append(name.removesuffix("+ec"))
+    listed = ", ".join(good) or "none"
+    return "b", _yes(len(good) >= 4), f"{len(good)} of {len(all_)} hosts: {listed}"
+
+
+def _best(mine: Mapping[str, Row]) -> list[tuple[str, str, str]]:
+    """(c) Is an EC variant the nearest to the oracle? (d) Is it nearer than training anew?"""
+    gap, near = "gap/representation", "closeness/oracle"
+    split = kinds(mine)
+    ours = [*split["EC and its variants"], *split.get("with EC added", [])]
+    others = [*split["at the logits"], *split.get("other methods", [])]
+    best = min(ours, key=lambda n: _mean(mine[n], gap))
+    rival = min(others, key=lambda n: _mean(mine[n], gap))
+    closest = max(others, key=lambda n: _mean(mine[n], near))
+    logit = max((n for n in LOGITS if n in mine), key=lambda n: _mean(mine[n], near))
+    way = _mean(mine[SECOND], near) - _mean(mine[logit], near)
+    closed = (_mean(mine[best], near) - _mean(mine[logit], near)) / way
+
+    def told(name: str) -> str:
+        return f"{name} {_mean(mine[name], gap):.3f} and {_mean(mine[name], near):.3f}"
+
+    nearest = _mean(mine[best], gap) < _mean(mine[rival], gap)
+    nearest = nearest and _mean(mine[best], near) > _mean(mine[closest], near)
+    beaten = _mean(mine[best], gap) < _mean(mine[SCRATCH], gap)
+    beaten = beaten and _mean(mine[best], near) > _mean(mine[SCRATCH], near)
+    share = f"{100 * closed:.0f} % of the way from {logit} to the second oracle" if way > 0 else "–"
+    return [
+        (
+            "c",
+            _yes(nearest and closed >= 0.5),
+            f"gap in the features and CKA to oracle: {told(best)}; smallest gap elsewhere "
+            f"{told(rival)}; largest CKA elsewhere {told(closest)}; {share}",
+        ),
+        ("d", _yes(beaten), f"{told(best)}; {told(SCRATCH)}"),
+    ]
+
+
+def _yes(found: bool) -> str:
+    return "yes" if found else "no"
+
+
+def _below(loss: float) -> str:
+    return f"{abs(loss):.1f} points {'below' if loss >= 0 else 'above'}"
+
+
+def answers_table() -> str:
+    """The answers of all scenarios that have them."""
+    lines = [
+        [f"({question})", scenario, f"**{answer}**", said]
+        for scenario in SCENARIOS
+        for question, answer, said in answers(scenario)
+    ]
+    lines.sort(key=lambda line: line[0])
+    return markup.markdown(["", "scenario", "answer", "means over the seeds"], [False] * 4, lines)
+
+
+# Pictures.
+
+
+def pictures(scenario: str) -> dict[str, tradeoff.Plot]:
+    """{file name: plot} of a scenario."""
+    found = compared(scenario, SHOWN)
+    if found is None:
+        return {}
+    wanted = ("gaps", "cka_to_original", "cka_to_oracle", "probe")
+    plots = tradeoff.plots(found)
+    made = {f"{scenario}_{name}.png": plots[name] for name in wanted if name in plots}
+    points = {
+        name: (_mean(row, "cost/flops"), _mean(row, "closeness/oracle"))
+        for name, row in rows(scenario).items()
+        if name != "original"
+    }
+    made[f"{scenario}_cost.png"] = costs.scatter(
+        {n: p for n, p in points.items() if all(map(math.isfinite, p))}, kinds(points)
+    )
+    return made
+
+
+def draw() -> None:
+    """Writes every picture."""
+    for scenario in SCENARIOS:
+        for name, plot in pictures(scenario).items():
+            write_whole(IMAGES / name, lambda part, p=plot: part.write_bytes(tradeoff.png(p)))

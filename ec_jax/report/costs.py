@@ -1,0 +1,77 @@
+"""Closeness to the oracle against the compute that it took."""
+
+from collections.abc import Mapping, Sequence
+
+from ec_jax.report.tradeoff import COLOURS, INK, MARKERS, Plot, legend, new_figure
+
+_SMALLEST = 0.1  # percent: left of it everything is drawn there, as closed forms take next to none
+_LABEL = {"fontsize": 8, "color": INK, "xytext": (5, 4), "textcoords": "offset points"}
+
+
+def scatter(
+    points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Sequence[str]]
+) -> Plot:
+    """Methods of several kinds; those to which none is both nearer and cheaper are named.
+
+    Args:
+      points: {method: (FLOPs in percent of the oracle's, mean CKA to the oracle)}.
+      kinds: {what they are: methods}.
+    """
+    figure, axes = _axes()
+    handles = {}
+    for i, (kind, names) in enumerate(kinds.items()):
+        mine = [(max(points[n][0], _SMALLEST), points[n][1]) for n in names if n in points]
+        if mine:
+            look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+            (handles[kind],) = axes.plot(
+                *zip(*mine, strict=True), ls="", ms=7.5, mec="white", mew=0.7, **look
+            )
+    for name in best(points):
+        axes.annotate(name, (max(points[name][0], _SMALLEST), points[name][1]), **_LABEL)
+    legend(figure, handles)
+    title = "Closeness to the oracle against compute"
+    listed = "; ".join(f"{n}: {x:.3g} %, {y:.3f}" for n, (x, y) in points.items())
+    return Plot(figure, title, "", f"{title}. {listed}.")
+
+
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Plot:
+    """What each gains by more compute.
+
+    Args:
+      series: {name: [(FLOPs in percent of the oracle's, mean CKA to the oracle)]}.
+      title: the plot's heading.
+    """
+    figure, axes = _axes()
+    handles = {}
+    for i, (name, points) in enumerate(series.items()):
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        (handles[name],) = axes.plot(
+            *zip(*sorted(points), strict=True), lw=1.8, ms=7, mec="white", mew=0.6, **look
+        )
+    legend(figure, handles)
+    listed = "; ".join(
+        f"{n}: " + ", ".join(f"{x:.3g} % {y:.3f}" for x, y in sorted(p)) for n, p in series.items()
+    )
+    return Plot(figure, title, "", f"{title}. {listed}.")
+
+
+def best(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Those to which no other is at least as near and as cheap, and better in one of the two.
+
+    >>> best({"a": (1.0, 0.5), "b": (2.0, 0.4), "c": (3.0, 0.9)})
+    ['a', 'c']
+    """
+
+    def beaten(name: str) -> bool:
+        x, y = points[name]
+        return any(u <= x and v >= y and (u, v) != (x, y) for u, v in points.values())
+
+    return [name for name in points if not beaten(name)]
+
+
+def _axes():
+    figure, axes = new_figure()
+    axes.set(xscale="log", xlabel="FLOPs, percent of retraining's", ylabel="mean CKA to the oracle")
+    axes.axvline(100, color=INK, lw=1, alpha=0.45, zorder=1)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return figure, axes
