@@ -13,7 +13,7 @@ def get_config():
     c = default.get_config()
     c.data.batch_size = 64
     c.original.epochs = 60.0
-    c.unlearn.steps = 240
+    c.unlearn.steps = 80
     c.unlearn.optimizer.learning_rate = 0.01
     # A network that fits its training images whole holds the class in its last stages.
     c.ec.weights = "geometric"

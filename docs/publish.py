@@ -155,7 +155,9 @@ def main(arguments: list[str]) -> None:
     pages = {"docs/results.md": results_page, "README.md": readme, "docs/audit.md": audit_page}
     for name, text in {name: page() for name, page in pages.items()}.items():
         (ROOT / name).write_text(text)
-    write_whole(IMAGES / "digits_cka.png", functools.partial(plots.cka_per_stage, load("digits")[0]))
+    write_whole(
+        IMAGES / "digits_cka.png", functools.partial(plots.cka_per_stage, load("digits")[0])
+    )
     study.draw()
 
 

@@ -78,9 +78,7 @@ def kinds(names: Iterable[str]) -> dict[str, list[str]]:
     ec = [n for n in left if n == "ec" or n.startswith("ec_")]
     out = {
         "references": [n for n in ("original", "oracle") if n in left],
-        "controls": [
-            n for n in left if n in (*methods.CONTROLS, "head_distill") and n not in ec
-        ],
+        "controls": [n for n in left if n in (*methods.CONTROLS, "head_distill") and n not in ec],
         "at the logits": [n for n in left if n in LOGITS],
         "EC and its variants": ec,
         "with EC added": [n for n in left if n.endswith("+ec")],
@@ -88,8 +86,12 @@ def kinds(names: Iterable[str]) -> dict[str, list[str]]:
     taken = {n for found in out.values() for n in found}
     out["other methods"] = [n for n in left if n not in taken]
     order = (
-        "references", "controls", "at the logits", "other methods",
-        "EC and its variants", "with EC added",
+        "references",
+        "controls",
+        "at the logits",
+        "other methods",
+        "EC and its variants",
+        "with EC added",
     )
     return {kind: out[kind] for kind in order if out[kind]}
 
@@ -119,7 +121,11 @@ def main_table(scenario: str) -> str:
         lines.append([f"*{kind}*", *[""] * (len(head) - 1)])
         for name in sorted(names, key=lambda n: (_mean(mine[n], "gap/representation"), n)):
             row = mine[name]
-            label = name if len(row.seeds) == 3 or row.kind != "method" else f"{name} (n={len(row.seeds)})"
+            label = (
+                name
+                if len(row.seeds) == 3 or row.kind != "method"
+                else f"{name} (n={len(row.seeds)})"
+            )
             cells = [comparison.cell(row.spread(key), digits).text for key, _, digits in columns]
             lines.append([markup.markdown_escape(label), row.verdict() or "–", *cells])
     return markup.markdown(head, [False, False, *[True] * len(columns)], lines)

@@ -105,9 +105,7 @@ def test_a_wrong_sweep_is_refused_before_any_work(rows, says, tmp_path, without_
     ],
 )
 def test_wrong_flags_are_refused(arguments, says, tmp_path):
-    refused(
-        *SMALL, f"--workdir={tmp_path / 'w'}", *arguments, module="ec_jax.sweep", says=(says,)
-    )
+    refused(*SMALL, f"--workdir={tmp_path / 'w'}", *arguments, module="ec_jax.sweep", says=(says,))
     assert not (tmp_path / "w").exists()
 
 
@@ -130,7 +128,9 @@ def test_a_grid_shares_what_it_starts_from_resumes_and_tells_of_failures(tmp_pat
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("sweep: failed: hot, seed") == 2
     results = workdir / "results"
-    names = {f"{row}-seed{seed}.json" for row in ("finetune", "scrub+ec", "fresh") for seed in (0, 3)}
+    names = {
+        f"{row}-seed{seed}.json" for row in ("finetune", "scrub+ec", "fresh") for seed in (0, 3)
+    }
     assert {p.name for p in results.iterdir()} == names
     found = {p.stem: json.loads(p.read_text()) for p in results.iterdir()}
     for stem, metrics in found.items():

@@ -21,7 +21,7 @@ from ec_jax.methods import Method, chosen
 SETTINGS = {"temperature": (1.0, "> 0", "T, at which predictions are compared")}
 RECIPE = {
     "unlearn.optimizer.name": "adamw",
-    "unlearn.optimizer.learning_rate": 5e-4,
+    "unlearn.optimizer.learning_rate": 0.0015,
     "unlearn.optimizer.weight_decay": 0.0,  # the paper's is Adam
 }
 _TEACHERS = {"retain": "original", "forget": "random"}

@@ -21,7 +21,7 @@ from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.methods import Context, Method
 
-RECIPE = {"unlearn.optimizer.learning_rate": 0.001, "unlearn.batch_norm": "inference"}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.03, "unlearn.batch_norm": "inference"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ec_jax.losses.classification import cross_entropy
 from ec_jax.methods import Context, Forward, Method, chosen, others
 
 SETTINGS = {"epsilon": (0.1, "(0, 1]", "step to the neighbour, as a share of the image range")}
-RECIPE = {"unlearn.optimizer.learning_rate": 0.001, "unlearn.batch_norm": "inference"}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.01, "unlearn.batch_norm": "inference"}
 _IMAGES = 500  # a batch of the pass that finds the range
 
 

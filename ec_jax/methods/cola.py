@@ -26,12 +26,12 @@ SETTINGS = {
 }
 RECIPE = {"unlearn.optimizer.learning_rate": 0.05, "unlearn.batch_norm": "train"}
 SEARCH = [
-    {"unlearn.optimizer.learning_rate": 0.02, "cola.collapse_share": 0.5},
     {"unlearn.optimizer.learning_rate": 0.05, "cola.collapse_share": 0.5},
     {"unlearn.optimizer.learning_rate": 0.15, "cola.collapse_share": 0.5},
-    {"unlearn.optimizer.learning_rate": 0.02, "cola.collapse_share": 0.8},
+    {"unlearn.optimizer.learning_rate": 0.5, "cola.collapse_share": 0.5},
     {"unlearn.optimizer.learning_rate": 0.05, "cola.collapse_share": 0.8},
     {"unlearn.optimizer.learning_rate": 0.15, "cola.collapse_share": 0.8},
+    {"unlearn.optimizer.learning_rate": 0.5, "cola.collapse_share": 0.8},
 ]
 
 

@@ -3,15 +3,15 @@
     L = CE(f(x_r), y_r) + λ · L_CU(z(x_f), …)
 
 z is the pooled feature. L_CU pulls every forget image towards candidates of other classes and
-away from those of its own; the candidates are the batch's ``retain`` images or its ``forget``
-images. Where whole classes are forgotten, no retain image is of an anchor's class: with ``retain``
-nothing pushes, and the loss can only even out the anchor's similarities to the others.
+away from those of its own; the candidates are the batch's ``retain`` images, its ``forget``
+images, or ``both``. Where whole classes are forgotten, no retain image is of an anchor's class: with
+``retain`` nothing pushes, and the loss can only even out the anchor's similarities to the others.
 
 Source: Lee et al. 2024, Contrastive Unlearning, arXiv 2401.10458: the loss, τ and λ.
 Differs from the published code: one retain batch goes with one forget batch, not four, and the
 two losses are one sum. The paper states positives and negatives apart; here the denominator
 holds all candidates, as in SupCon. That λ weighs the forgetting is our reading, and so is
-that the two variants differ in the candidates alone.
+that the two variants differ in the candidates alone. ``both`` is ours: what EC does, at one point.
 """
 
 import dataclasses
@@ -25,18 +25,18 @@ from ec_jax.losses.contrastive import contrastive_forgetting_loss
 from ec_jax.methods import Method, chosen
 
 SETTINGS = {
-    "candidates": ("retain", "retain | forget", "which images of the batch pull and push"),
+    "candidates": ("retain", "retain | forget | both", "which images of the batch pull and push"),
     "temperature": (0.7, "> 0", "tau of the contrastive loss"),
     "weight": (3.0, ">= 0", "lambda, the weight of the contrastive loss"),
 }
 RECIPE = {"unlearn.optimizer.learning_rate": 0.02, "unlearn.batch_norm": "inference"}
 SEARCH = [
-    {"unlearn.optimizer.learning_rate": 0.01, "contrastive.weight": 1.0},
-    {"unlearn.optimizer.learning_rate": 0.03, "contrastive.weight": 1.0},
-    {"unlearn.optimizer.learning_rate": 0.1, "contrastive.weight": 1.0},
-    {"unlearn.optimizer.learning_rate": 0.01, "contrastive.weight": 3.0},
-    {"unlearn.optimizer.learning_rate": 0.03, "contrastive.weight": 3.0},
-    {"unlearn.optimizer.learning_rate": 0.1, "contrastive.weight": 3.0},
+    {"unlearn.optimizer.learning_rate": 0.03, "contrastive.candidates": "retain"},
+    {"unlearn.optimizer.learning_rate": 0.1, "contrastive.candidates": "retain"},
+    {"unlearn.optimizer.learning_rate": 0.3, "contrastive.candidates": "retain"},
+    {"unlearn.optimizer.learning_rate": 0.03, "contrastive.candidates": "both"},
+    {"unlearn.optimizer.learning_rate": 0.1, "contrastive.candidates": "both"},
+    {"unlearn.optimizer.learning_rate": 0.3, "contrastive.candidates": "both"},
 ]
 
 
@@ -56,7 +56,7 @@ class Contrastive(Method):
                 "contrastive.candidates",
                 "forget",
                 "with a single class to forget no candidate is of another class and the loss is "
-                "identically zero; use retain, or forget several classes",
+                "identically zero; use retain or both, or forget several classes",
             )
 
     def loss(self, step):

@@ -20,7 +20,7 @@ from ec_jax.losses.distillation import masked_kl
 from ec_jax.methods import Method, chosen, others
 
 SETTINGS = {"mask": ("own", "own | forgotten", "classes that the teacher's prediction leaves out")}
-RECIPE = {"unlearn.optimizer.learning_rate": 0.005}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.01}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ SETTINGS = {
 }
 RECIPE = {
     "unlearn.optimizer.name": "adamw",
-    "unlearn.optimizer.learning_rate": 0.0004,
+    "unlearn.optimizer.learning_rate": 0.0015,
     "unlearn.batch_norm": "inference",
 }
 _IMAGES = 500  # a batch of the pass that finds the centroids

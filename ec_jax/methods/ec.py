@@ -32,12 +32,12 @@ from ec_jax.losses.distillation import masked_kl
 from ec_jax.methods import Context, Forward, Method, others
 
 SEARCH = [
-    {"unlearn.optimizer.learning_rate": 0.005},
-    {"unlearn.optimizer.learning_rate": 0.01},
-    {"unlearn.optimizer.learning_rate": 0.02},
-    {"unlearn.optimizer.learning_rate": 0.04},
-    {"unlearn.optimizer.learning_rate": 0.02, "ec.temperature": 0.2},
-    {"unlearn.optimizer.learning_rate": 0.02, "ec.lambda": 2.0},
+    {"unlearn.optimizer.learning_rate": 0.02, "ec.lambda": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.04, "ec.lambda": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.08, "ec.lambda": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.02, "ec.lambda": 3.0},
+    {"unlearn.optimizer.learning_rate": 0.04, "ec.lambda": 3.0},
+    {"unlearn.optimizer.learning_rate": 0.08, "ec.lambda": 3.0},
 ]
 
 

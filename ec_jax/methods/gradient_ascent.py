@@ -24,7 +24,7 @@ SETTINGS = {
     "retain_weight": (1.0, ">= 0", "weight of the retain images' cross-entropy; 0 = plain ascent"),
     "ceiling": (10.0, ">= 0", "cross-entropy in nats up to which an image is pushed; 0 = no end"),
 }
-RECIPE = {"unlearn.optimizer.learning_rate": 0.01}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.03}
 
 
 @dataclasses.dataclass(frozen=True)

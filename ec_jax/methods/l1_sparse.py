@@ -21,14 +21,14 @@ from ec_jax.losses.classification import cross_entropy
 from ec_jax.methods import Method, chosen
 
 SETTINGS = {"alpha": (5e-4, ">= 0", "weight of the L1 norm at the first step")}
-RECIPE = {"unlearn.optimizer.learning_rate": 0.01, "unlearn.batch_norm": "train"}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.1, "unlearn.batch_norm": "train"}
 SEARCH = [
-    {"unlearn.optimizer.learning_rate": 0.01, "l1_sparse.alpha": 0.0005},
-    {"unlearn.optimizer.learning_rate": 0.03, "l1_sparse.alpha": 0.0005},
     {"unlearn.optimizer.learning_rate": 0.1, "l1_sparse.alpha": 0.0005},
-    {"unlearn.optimizer.learning_rate": 0.01, "l1_sparse.alpha": 0.005},
-    {"unlearn.optimizer.learning_rate": 0.03, "l1_sparse.alpha": 0.005},
     {"unlearn.optimizer.learning_rate": 0.1, "l1_sparse.alpha": 0.005},
+    {"unlearn.optimizer.learning_rate": 0.1, "l1_sparse.alpha": 0.02},
+    {"unlearn.optimizer.learning_rate": 0.3, "l1_sparse.alpha": 0.0005},
+    {"unlearn.optimizer.learning_rate": 0.3, "l1_sparse.alpha": 0.005},
+    {"unlearn.optimizer.learning_rate": 0.3, "l1_sparse.alpha": 0.02},
 ]
 
 

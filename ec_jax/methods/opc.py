@@ -20,7 +20,7 @@ from ec_jax.methods import Method, chosen
 
 SETTINGS = {"weight": (1.0, ">= 0", "of the squared norm of the forget images' logits")}
 RECIPE = {
-    "unlearn.optimizer.learning_rate": 0.01,
+    "unlearn.optimizer.learning_rate": 0.003,
     "unlearn.min_spread": 1e-6,  # forget features that fall together are its aim, not a failure
 }
 

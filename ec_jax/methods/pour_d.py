@@ -23,7 +23,7 @@ from ec_jax import parallel
 from ec_jax.methods import Context, Forward, Method, chosen
 
 SETTINGS = {"retain_weight": (0.0, ">= 0", "lambda, the weight of staying put on the retain batch")}
-RECIPE = {"unlearn.optimizer.learning_rate": 0.01, "unlearn.batch_norm": "inference"}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.03, "unlearn.batch_norm": "inference"}
 _RANK = 1e-6  # singular values below this share of the largest span nothing
 
 

@@ -21,7 +21,7 @@ from ec_jax.losses.distillation import masked_kl
 from ec_jax.methods import Context, Forward, Method, chosen, others
 
 SETTINGS = {"alpha": (0.3, ">= 0", "weight of the divergence from the proxy")}
-RECIPE = {"unlearn.optimizer.learning_rate": 0.01, "unlearn.batch_norm": "inference"}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.03, "unlearn.batch_norm": "inference"}
 
 
 @dataclasses.dataclass(frozen=True)

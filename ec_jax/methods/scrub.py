@@ -29,15 +29,15 @@ SETTINGS = {
     "max_share": (0.3, "[0, 1]", "m, share of the steps in which every other one goes up"),
 }
 SEARCH = [
-    {"unlearn.optimizer.learning_rate": 0.002, "scrub.max_share": 0.3},
     {"unlearn.optimizer.learning_rate": 0.006, "scrub.max_share": 0.3},
     {"unlearn.optimizer.learning_rate": 0.02, "scrub.max_share": 0.3},
-    {"unlearn.optimizer.learning_rate": 0.002, "scrub.max_share": 0.6},
+    {"unlearn.optimizer.learning_rate": 0.06, "scrub.max_share": 0.3},
     {"unlearn.optimizer.learning_rate": 0.006, "scrub.max_share": 0.6},
     {"unlearn.optimizer.learning_rate": 0.02, "scrub.max_share": 0.6},
+    {"unlearn.optimizer.learning_rate": 0.06, "scrub.max_share": 0.6},
 ]
 # Going up has no end: a small rate, and a share that leaves time for the repair.
-RECIPE = {"unlearn.optimizer.learning_rate": 0.005}
+RECIPE = {"unlearn.optimizer.learning_rate": 0.02}
 
 
 @dataclasses.dataclass(frozen=True)

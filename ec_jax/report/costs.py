@@ -8,9 +8,7 @@ _SMALLEST = 0.1  # percent: left of it everything is drawn there, as closed form
 _LABEL = {"fontsize": 8, "color": INK, "xytext": (5, 4), "textcoords": "offset points"}
 
 
-def scatter(
-    points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Sequence[str]]
-) -> Plot:
+def scatter(points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Sequence[str]]) -> Plot:
     """Methods of several kinds; those to which none is both nearer and cheaper are named.
 
     Args:
