@@ -50,20 +50,29 @@ measured.
 HEAD = """\
 # Results
 
-Made by `python -m docs.publish` from the files under `docs/results`, one a run. Cells are the mean ± the
-standard deviation over seeds 0, 1 and 2. Machine: 2 CPU cores, no accelerator. No number is the paper's.
-What the columns are: [metrics.md](metrics.md); the methods: [methods.md](methods.md). CKA is that of
-images to be forgotten, the mean over all stages but the first; **the target of every number is the
-oracle's, not zero.** Every method has the recipe that six trials on held-out training images gave it
-(`python -m ec_jax.tune`; all trials: `docs/results/tuning`). Unlearning, its modules and its proxy are
-counted in the FLOPs.
+Made by `python -m docs.publish` from the files under `docs/results`, one a run. Cells are the mean
+± the standard deviation over seeds 0, 1 and 2. Machine: 2 CPU cores, no accelerator. No number is
+the paper's. What the columns are: [metrics.md](metrics.md); the methods: [methods.md](methods.md).
+CKA is that of images to be forgotten, the mean over all stages but the first; **the target of every
+number is the oracle's, not zero.** Every method has the recipe that six trials on held-out training
+images gave it (`python -m ec_jax.tune`; all trials: `docs/results/tuning`); with EC added it keeps
+that recipe. The FLOPs are those of unlearning with its modules and its proxy.
 
 The controls: `untrained` is a network with random weights; `oracle_same_start`, `oracle_b` and
 `oracle_c` are three more retrained networks, the first from the original's own initial weights, the
-others from other seeds: the ceiling of any closeness. `scratch_matched` is a fresh network trained on
-the retained images for as many images as a gradient method reads: the row to beat. `head_distill`
-teaches the head alone to leave the classes out.
+others from other seeds: the ceiling of any closeness. `scratch_matched` is a fresh network trained
+on the retained images for as many images as a gradient method reads: the row to beat.
+`head_distill` teaches the head alone to leave the classes out.
 """
+QUESTIONS = """\
+(a) Is plain EC less like the original, on images to be forgotten, than every method that works at
+the logits, at a retain accuracy within 1.5 points of the oracle's? (b) Does EC as a plug-in lower
+that similarity for at least four hosts, for at most a point of retain accuracy? (c) Has the EC
+variant with the smallest gap in the features the smallest of all methods, and the largest CKA to
+the oracle, at least half-way from the nearest method at the logits to a second oracle? (d) Is it
+nearer to the oracle, by both, than a network trained from scratch for as many images?
+"""
+ANSWERS = ""
 
 
 def publish(scenario: str, workdir: Path) -> None:

@@ -90,9 +90,13 @@ def test_a_wrong_sweep_is_refused_before_any_work(rows, says, tmp_path, without_
     path.write_text(f"def get_rows(config):\n    return {rows}\n")
     config = digits.get_config()
     with pytest.raises(InputError) as refusal:
-        for settings in sweep.load_rows(str(path), config).values():
-            config_lib.validate(sweep.cell_config(config, settings, []))
+        _configs(path, config)
     assert says in str(refusal.value)
+
+
+def _configs(path, config):
+    for settings in sweep.load_rows(str(path), config).values():
+        config_lib.validate(sweep.cell_config(config, settings, []))
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ TFDS reads its ArrayRecord files without TensorFlow; only *preparing* a set impo
 
 import contextlib
 import dataclasses
-import functools
 import difflib
 import errno
+import functools
 import io
 import logging
 import os

@@ -4,8 +4,8 @@
 
 z is the pooled feature. L_CU pulls every forget image towards candidates of other classes and
 away from those of its own; the candidates are the batch's ``retain`` images, its ``forget``
-images, or ``both``. Where whole classes are forgotten, no retain image is of an anchor's class: with
-``retain`` nothing pushes, and the loss can only even out the anchor's similarities to the others.
+images, or ``both``. Where whole classes are forgotten, no retain image is of an anchor's class:
+with ``retain`` nothing pushes, and the loss only evens out the anchor's similarities to the others.
 
 Source: Lee et al. 2024, Contrastive Unlearning, arXiv 2401.10458: the loss, τ and λ.
 Differs from the published code: one retain batch goes with one forget batch, not four, and the
