@@ -121,6 +121,7 @@ def test_all_classes_but_one_can_be_forgotten(forerunners, tmp_path, method):
 
 def test_all_of_ecs_variants_at_once(forerunners, tmp_path):
     variants = {"ec__targets": "pseudo", "ec__pseudo": 0.5, "ec__proxy": 0.3}
+    variants["ec__calibrated"] = True
     check(run(forerunners, tmp_path / "alone", "ec", **variants))
     check(run(forerunners, tmp_path / "added", "scrub", ec__plugin=True, **variants))
 
