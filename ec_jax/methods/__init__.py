@@ -63,6 +63,11 @@ class Context:
         gone = jnp.asarray((*self.forget_classes, *self.earlier), jnp.int32)
         return jnp.isin(jnp.arange(self.num_classes), gone)
 
+    @property
+    def left(self) -> jax.Array:
+        """Bool [C], the classes that this request found: all but those forgotten earlier."""
+        return ~jnp.isin(jnp.arange(self.num_classes), jnp.asarray(self.earlier, jnp.int32))
+
     def forward(self, tree: Variables, images: jax.Array) -> Outputs:
         """A backbone's pooled feature and logits, in inference mode."""
         return forward(self.network, tree, images)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
+ALL = np.ones(tiny.CLASSES, bool)
+
 
 def divergences(outputs, batch, temperature=1.0):
     return {
@@ -98,7 +100,7 @@ def test_the_bad_teachers_loss_is_the_mean_over_all_images(temperature, devices)
     outputs, batch = tiny.outputs_and_batch()
     batch = tiny.teachers(batch)
     method = tiny.method("bad_teacher", temperature=temperature)
-    loss, metrics = tiny.value(method, outputs, batch, devices)
+    loss, metrics = tiny.value(method, outputs, batch, devices, extras={"left": ALL})
     parts = divergences(outputs, batch, temperature)
     assert loss == pytest.approx(np.concatenate(list(parts.values())).mean(), rel=1e-5)
     for name, values in parts.items():
@@ -113,7 +115,7 @@ def test_delete_leaves_out_the_own_class_or_all_forgotten_ones(mask, forget, dev
     batch = tiny.teachers(batch)
     method = tiny.method("delete", mask=mask)
     assert method.streams == ("forget",)
-    extras = {"masked": method.prepare(tiny.context(forget))["masked"]}
+    extras = {"masked": method.prepare(tiny.context(forget))["masked"], "left": ALL}
     loss, _ = tiny.value(method, outputs, batch, devices, extras=extras)
     whole = set(forget) if mask == "forgotten" else set()
     part, logits = batch["forget"], tiny.logits_of(outputs, "forget")
@@ -125,7 +127,7 @@ def test_delete_pushes_the_own_class_down():
     outputs, batch = tiny.outputs_and_batch(("forget",))
     logits = outputs["forget"].logits[tiny.LAST]
     batch["forget"]["teacher"] = logits  # at the first step the student is the teacher
-    extras = {"masked": jnp.zeros(tiny.CLASSES, bool)}
+    extras = {"masked": jnp.zeros(tiny.CLASSES, bool), "left": ALL}
 
     def loss(logits):
         changed = {"forget": outputs["forget"].replace(logits={tiny.LAST: logits})}
@@ -139,3 +141,18 @@ def test_delete_pushes_the_own_class_down():
     for row, label in zip(gradient, own, strict=True):
         assert row[label] > 0
         assert (np.delete(row, label) <= 1e-7).all()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("name", ["bad_teacher", "delete"])
+def test_no_teacher_hands_an_image_to_a_class_forgotten_earlier(name, devices):
+    method = tiny.method(name)
+    outputs, batch = tiny.outputs_and_batch(method.streams)
+    batch = tiny.teachers(batch)
+    extras = method.prepare(dataclasses.replace(tiny.context(), earlier=(1,)))
+    loss, _ = tiny.value(method, outputs, batch, devices, extras=extras)
+    values = []
+    for stream, part in batch.items():
+        own = [{1, int(y)} if name == "delete" else {1} for y in part["label"]]
+        values += list(tiny.kl(part["teacher"], tiny.logits_of(outputs, stream), own))
+    assert loss == pytest.approx(np.mean(values), rel=1e-5)
