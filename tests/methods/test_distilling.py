@@ -35,6 +35,40 @@ def test_scrub_goes_up_every_other_step_and_then_no_more(progress, count, up, de
     assert loss == pytest.approx(-parts["forget"].mean() if up else down, rel=1e-5)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("stream", ["forget", "retain"])
+def test_a_step_of_scrub_alone_needs_one_set(stream, devices):
+    outputs, batch = tiny.outputs_and_batch((stream,))
+    batch = tiny.teachers(batch)
+    method = tiny.method("scrub", alpha=0.4, gamma=0.9, temperature=3.0)
+    loss, metrics = tiny.value(method, outputs, batch, devices)
+    divergence = divergences(outputs, batch, 3.0)[stream].mean()
+    retain = tiny.cross_entropies(outputs, batch)[stream].mean()
+    expected = -divergence if stream == "forget" else 0.4 * divergence + 0.9 * retain
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert metrics[f"divergence/{stream}"] == pytest.approx(divergence, rel=1e-5)
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.3, 10), (0.29, 100), (0.0, 7), (1.0, 7)])
+def test_scrub_reads_what_its_loss_reads(share, steps):
+    method = tiny.method("scrub", max_share=share)
+    read = [method.reads(count, steps) for count in range(steps)]
+    for count, streams in enumerate(read):
+        up = count * 100 < round(share * 100) * steps and count % 2 == 0
+        assert streams == (("forget",) if up else ("retain",))
+
+
+def test_real_steps_of_scrub_run_one_set_alike_on_one_and_two_devices():
+    runs = {d: tiny.updates("scrub", devices=d, steps=4, max_share=0.6) for d in (1, 2)}
+    (one, history), (two, _) = runs[1], runs[2]
+    # Steps 0 and 2 go up.
+    assert [h["images"] for h in history] == [4, 8, 4, 8]
+    assert [h["spread"] for h in history[:2]] == [1, 1]  # each stream's own first step
+    assert all((h["spread"] != 1) for h in history[2:])
+    tiny.check_finite(history)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, two.params)
+
+
 @pytest.mark.parametrize(
     ("count", "moved", "still"), [(0, "forget", "retain"), (1, "retain", "forget")]
 )
