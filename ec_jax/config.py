@@ -79,6 +79,7 @@ def _rules() -> dict[str, Any]:
         "ec.targets": ("all", "pseudo"),
         "ec.pseudo": _AT_LEAST_0,
         "ec.proxy": _AT_LEAST_0,
+        "ec.calibrated": (True, False),
         "ec.plugin": (True, False),
         "ec.weight": _AT_LEAST_0,
         "ec.include_head": (True, False),
@@ -126,6 +127,7 @@ def validate(config: Any) -> None:
     if config.ec.targets == "pseudo" and config.ec.candidates == "forget":
         remedy = "no forget sample is of the class that another is drawn to; use both or retain"
         raise InputError("ec.candidates", "forget", f"with ec.targets=pseudo {remedy}")
+    _check_calibrated(config)
     if len(asked) > 1:
         _check_sequence(config)
     if config.ec.candidates == "forget" and any(len(request) == 1 for request in asked):
@@ -162,6 +164,15 @@ def _check_maps(config: Any) -> None:
     if config.evaluation.features == "map" and size < 4:
         remedy = "with evaluation.features=map it is a minibatch of unbiased CKA; at least 4"
         raise InputError("data.eval_batch_size", size, remedy)
+
+
+def _check_calibrated(config: Any) -> None:
+    """The similarity of a forget batch has an unbiased estimate, where one is taken."""
+    used = config.ec.calibrated and (config.method == "ec" or config.ec.plugin)
+    size = config.data.forget_batch_size
+    if used and size < 4:
+        remedy = "ec.calibrated measures unbiased CKA on it; at least 4"
+        raise InputError("data.forget_batch_size", size, remedy)
 
 
 def _check_sizes(config: Any, classes: int, images: int) -> None:

@@ -152,7 +152,6 @@ class Experiment:
                 parallel.replicate(state, self.scenario.mesh),
                 self._step_fn(stage, training, network, optimizer, extras),
                 steps=training.steps,
-                images=sum(size for _, size in training.streams.values()),
                 checkpoints=checkpoints,
                 log_every=self.config.report.log_every,
                 min_spread=training.min_spread,
@@ -199,8 +198,8 @@ class Experiment:
 
         def step_fn(state: TrainState, step: int):
             batch = {}
-            for name, stream in streams.items():
-                rows = stream.batch_indices(step)
+            for name in method.reads(step, training.steps) if method else streams:
+                rows = streams[name].batch_indices(step)
                 batch[name] = {
                     "image": data.train_images[rows],
                     "label": data.train_labels[rows],

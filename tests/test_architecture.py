@@ -14,7 +14,7 @@ PACKAGE = ROOT / "ec_jax"
 LAYERS = [
     {"errors", "rng", "registry", "rules", "recipes"},
     {"parallel"},
-    {"data", "models", "losses"},
+    {"data", "models", "losses", "kernels"},
     {"methods"},
     {"config"},
     {"workdir", "command"},

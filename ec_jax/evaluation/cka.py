@@ -24,10 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ec_jax import rng
-from ec_jax.evaluation import cka_kernels as kernels
-from ec_jax.evaluation.cka_kernels import SMALLEST_BATCH
+from ec_jax import kernels, rng
 from ec_jax.evaluation.features import Context, Features
+from ec_jax.kernels import SMALLEST_BATCH
 
 
 def linear_cka(x: jax.Array, y: jax.Array, *, unbiased: bool = False) -> jax.Array:

@@ -45,7 +45,10 @@ def _log_softmax(logits: jax.Array) -> jax.Array:
 
 
 def kl_divergence(
-    teacher_logits: jax.Array, student_logits: jax.Array, temperature: float = 1.0
+    teacher_logits: jax.Array,
+    student_logits: jax.Array,
+    temperature: float = 1.0,
+    allowed: jax.Array | None = None,
 ) -> jax.Array:
     """KL divergence of each student from its teacher at a temperature.
 
@@ -56,6 +59,7 @@ def kl_divergence(
       teacher_logits: [n, C], any float dtype; computed in float32.
       student_logits: [n, C].
       temperature: T > 0.
+      allowed: bool [C] or [n, C], as ``masked_kl`` takes it. None: all classes.
 
     Returns:
       float32 [n], in nats times T², >= 0; not averaged.
@@ -68,4 +72,5 @@ def kl_divergence(
     """
     teacher = teacher_logits.astype(jnp.float32) / temperature
     student = student_logits.astype(jnp.float32) / temperature
-    return temperature**2 * masked_kl(teacher, student, jnp.ones(teacher.shape[-1], bool))
+    allowed = jnp.ones(teacher.shape[-1], bool) if allowed is None else allowed
+    return temperature**2 * masked_kl(teacher, student, allowed)

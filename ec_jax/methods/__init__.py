@@ -63,6 +63,11 @@ class Context:
         gone = jnp.asarray((*self.forget_classes, *self.earlier), jnp.int32)
         return jnp.isin(jnp.arange(self.num_classes), gone)
 
+    @property
+    def left(self) -> jax.Array:
+        """Bool [C], the classes that this request found: all but those forgotten earlier."""
+        return ~jnp.isin(jnp.arange(self.num_classes), jnp.asarray(self.earlier, jnp.int32))
+
     def forward(self, tree: Variables, images: jax.Array) -> Outputs:
         """A backbone's pooled feature and logits, in inference mode."""
         return forward(self.network, tree, images)
@@ -110,7 +115,7 @@ class Method:
 
     Attributes:
       uses_modules: the network has its EC modules, pretrained on the original.
-      streams: of which sets a step reads a batch, of ``retain`` and ``forget``.
+      streams: of which sets steps read a batch, of ``retain`` and ``forget``.
       head_only: nothing but the head moves, and BatchNorm's statistics stay.
       fresh: > 0: a fresh network is trained by the original's recipe in place of the original,
         for this share of the oracle's updates.
@@ -136,6 +141,16 @@ class Method:
         """What the loss needs once, before the first step: a tree of arrays."""
         del context
         return {}
+
+    def reads(self, count: int, steps: int) -> tuple[str, ...]:
+        """Those of the streams that a step reads; the others' images are not run.
+
+        Args:
+          count: steps done.
+          steps: in all.
+        """
+        del count, steps
+        return self.streams
 
     def parameters(self, context: Context) -> Any:
         """Parameters of the method's own, trained with the network and dropped at the end."""

@@ -3,7 +3,8 @@
     L = mean over D_r and D_f of KL_T( teacher ‖ f ), teacher = f0 on D_r, a random network on D_f
 
 KL_T is T² times the divergence of the predictions at temperature T. The mean is over images, so
-the sizes of the two batches weigh the two teachers.
+the sizes of the two batches weigh the two teachers. Classes that an earlier request forgot are
+left out of what both teach.
 
 Source: Chundawat et al. 2022, arXiv 2205.08096; T = 1 and Adam are theirs. Differs from the
 published code: that goes once through D_f and a third of D_r, shuffled together, here every step
@@ -40,12 +41,12 @@ class BadTeacher(Method):
     temperature: float
 
     def prepare(self, context):
-        """The two teachers: the original, and a network with fresh weights."""
+        """The original, a network with fresh weights, and the classes that they may teach."""
         images, _ = next(iter(context.batches("forget_train", 1)))  # for the shape alone
         init = jax.jit(context.network.init, static_argnums=1)
         fresh = init(context.key, images.shape[1:])
         random = {collection: tree["backbone"] for collection, tree in fresh.items()}
-        return {"original": context.original, "random": random}
+        return {"original": context.original, "random": random, "left": context.left}
 
     def view(self, step, forward):
         """The batch with the teachers' logits, float32 [b, C], as ``teacher`` of both streams."""
@@ -62,7 +63,8 @@ class BadTeacher(Method):
         metrics, sizes = {}, {}
         for name in _TEACHERS:
             logits = step.outputs[name].logits[self.last]
-            values = kl_divergence(step.batch[name]["teacher"], logits, self.temperature)
+            teacher, left = step.batch[name]["teacher"], step.extras["left"]
+            values = kl_divergence(teacher, logits, self.temperature, left)
             metrics[f"divergence/{name}"] = parallel.global_mean(values)
             sizes[name] = len(values)
         total = sum(metrics[f"divergence/{name}"] * size for name, size in sizes.items())

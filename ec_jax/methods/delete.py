@@ -37,10 +37,10 @@ class Delete(Method):
     streams: tuple[str, ...] = ("forget",)
 
     def prepare(self, context):
-        """The original, and which classes are masked whatever the label."""
+        """The original, what is masked in the label's place, and what may be taught at all."""
         forgotten = context.forgotten
         masked = forgotten if self.mask == "forgotten" else jnp.zeros_like(forgotten)
-        return {"original": context.original, "masked": masked}
+        return {"original": context.original, "masked": masked, "left": context.left}
 
     def view(self, step, forward):
         """The batch with f0's logits, float32 [b, C], as the forget stream's ``teacher``."""
@@ -51,7 +51,8 @@ class Delete(Method):
     def loss(self, step):
         """The mean divergence on the forget batch."""
         forget = step.batch["forget"]
-        allowed = others(step.extras["masked"], forget["label"])
+        # What an earlier request forgot is nobody's to be handed to, whatever is masked.
+        allowed = others(step.extras["masked"], forget["label"]) & step.extras["left"][None]
         logits = step.outputs["forget"].logits[self.last]
         value = parallel.global_mean(masked_kl(forget["teacher"], logits, allowed))
         return value, {"divergence": value}

@@ -9,6 +9,7 @@ Variants beyond the paper, all ours, each a field that is off by default:
     targeted   P(i) of L_CU holds the samples of ŷ_f alone        ec.targets = pseudo
     pseudo     + Σ_l w_l · μ · CE(c_l(z_l(x_f)), ŷ_f)             ec.pseudo = μ
     proxy      + Σ_l w_l · α · KL(softmax g(x_f) ‖ c_l(z_l(x_f)))  ec.proxy = α
+    calibrated λ · γ_l in the place of λ, γ_l of ``_calibration``  ec.calibrated
 
 ŷ_f is what f0, and g(x_f) what a proxy oracle, a network trained on D_r for a short time, takes x_f
 for when the forgotten classes are left out: an oracle sends each of them to classes of its own.
@@ -29,7 +30,7 @@ from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.contrastive import contrastive_forgetting_loss
 from ec_jax.losses.distillation import masked_kl
-from ec_jax.methods import Context, Forward, Method, others
+from ec_jax.methods import Context, Forward, Method, _calibration, others
 
 SEARCH = [
     {"unlearn.optimizer.learning_rate": 0.02, "ec.lambda": 1.0},
@@ -87,6 +88,7 @@ class EC(Method):
       targeted: forget samples are drawn to their pseudo-class alone.
       pseudo: μ.
       proxy: α.
+      calibrated: forgetting at a point fades as its similarity to the original nears the proxy's.
     """
 
     points: Sequence[str]
@@ -98,24 +100,35 @@ class EC(Method):
     targeted: bool = False
     pseudo: float = 0.0
     proxy: float = 0.0
+    calibrated: bool = False
     uses_modules = True
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The proxy oracle, where its term is used."""
-        return ("proxy",) if self.proxy else ()
+        """The proxy oracle, where it teaches or sets the targets."""
+        return ("proxy",) if self.proxy or self.calibrated else ()
 
     def prepare(self, context: Context) -> dict:
-        """The teachers of the variants that are on."""
-        teachers = {"original": self.targeted or self.pseudo > 0, "proxy": self.proxy > 0}
+        """The teachers of the variants that are on, and the points' targets."""
+        original = self.targeted or self.pseudo > 0 or self.calibrated
+        teachers = {"original": original, "proxy": self.proxy > 0}
         found = {name: context.models[name] for name, used in teachers.items() if used}
+        if self.calibrated:
+            found["targets"] = _calibration.targets(context, self.points)
         return {"forgotten": context.forgotten, **found} if found else {}
 
     def view(self, step, forward: Forward):
-        """Adds to the forget stream ``pseudo``, int32 [b], and ``proxy``, float32 [b, C]."""
+        """Adds to the forget stream what the variants ask of the teachers.
+
+        ``pseudo``, int32 [b]; ``original/POINT``, float32 [b, c], of every point in use; and
+        ``proxy``, float32 [b, C].
+        """
         part = step.batch["forget"]
         if "original" in step.extras:
-            logits = forward(step.extras["original"], part["image"]).logits[self.last]
+            seen = forward(step.extras["original"], part["image"])
+            logits = seen.logits[self.last]
+            if self.calibrated:
+                part = part | {f"original/{p}": seen.features[p] for p in self.points}
             allowed = others(step.extras["forgotten"], part["label"])
             found = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
             part = {**part, "pseudo": found.astype(jnp.int32)}
@@ -146,8 +159,14 @@ class EC(Method):
                 )
             )
             taught = self._taught(step, outputs["forget"].logits[point])
-            total += weight * (retain + self.forget_weight * forget + sum(taught.values()))
             metrics |= {f"retain/{point}": retain, f"forget/{point}": forget}
+            if self.calibrated:
+                student = outputs["forget"].features[point]
+                similarity = _calibration.similarity(student, part[f"original/{point}"])
+                gate = _calibration.gate(similarity, step.extras["targets"][point])
+                metrics |= {f"cka/{point}": similarity, f"gate/{point}": gate}
+                forget = gate * forget
+            total += weight * (retain + self.forget_weight * forget + sum(taught.values()))
             metrics |= {f"{name}/{point}": value for name, value in taught.items()}
         return total, metrics
 
@@ -190,4 +209,5 @@ def from_config(ec: Any, points: Sequence[str], weights: Sequence[float], last: 
         ec.targets == "pseudo",
         ec.pseudo,
         ec.proxy,
+        ec.calibrated,
     )

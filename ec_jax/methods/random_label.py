@@ -2,7 +2,8 @@
 
     L = CE(D_f, ỹ) + w · CE(D_r), ỹ uniform over all classes, drawn anew at every step
 
-The best answer to such labels is the uniform prediction. w = 0 reads no retain image.
+The best answer to such labels is the uniform prediction. w = 0 reads no retain image. Classes that
+an earlier request forgot are nobody's label: they should not come back.
 
 Source: Golatkar et al. 2020, arXiv 1911.04933, as a baseline. Differs from the published code:
 there an image keeps the random label it got at the start, or gets a new one every epoch, and
@@ -24,7 +25,7 @@ SETTINGS = {"retain_weight": (1.0, ">= 0", "weight of the retain images' cross-e
 RECIPE = {"unlearn.optimizer.learning_rate": 0.01}
 
 
-def random_labels(key: jax.Array, count: int, classes: int) -> jax.Array:
+def random_labels(key: jax.Array, count: int, classes: jax.Array) -> jax.Array:
     """A uniform label for each of this device's images, by its place in the whole batch.
 
     Runs under the axis ``parallel.AXIS``: an image gets the same label on any number of devices.
@@ -32,14 +33,15 @@ def random_labels(key: jax.Array, count: int, classes: int) -> jax.Array:
     Args:
       key: the same on all devices.
       count: images of this device.
-      classes: C.
+      classes: int32 [K], the labels to draw from.
 
     Returns:
-      int32 [count], in [0, C).
+      int32 [count].
     """
     places = jax.lax.axis_index(parallel.AXIS) * count + jnp.arange(count)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(fold(key, "random_label"), places)
-    return jax.vmap(lambda k: jax.random.randint(k, (), 0, classes, jnp.int32))(keys)
+    most = len(classes)
+    return classes[jax.vmap(lambda k: jax.random.randint(k, (), 0, most, jnp.int32))(keys)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,10 +58,14 @@ class RandomLabel(Method):
     retain_weight: float
     streams: tuple[str, ...]
 
+    def prepare(self, context):
+        """{"classes": int32 [K], from which labels are drawn}."""
+        return {"classes": jnp.flatnonzero(context.left).astype(jnp.int32)}
+
     def loss(self, step):
         """Cross-entropy on D_f with labels of this step's own, and the weighted one on D_r."""
         logits = step.outputs["forget"].logits[self.last]
-        labels = random_labels(step.key, *logits.shape)
+        labels = random_labels(step.key, len(logits), step.extras["classes"])
         metrics = {"forget": parallel.global_mean(cross_entropy(logits, labels))}
         total = metrics["forget"]
         if self.retain_weight:

@@ -41,7 +41,7 @@ class SalUn(random_label.RandomLabel):
     share: float = 0.5
 
     def prepare(self, context):
-        """{"mask": which of the backbone's weights may move, as a tree of bool arrays}."""
+        """As random labels, and "mask": which of the backbone's weights may move, bool arrays."""
         stats = context.original["batch_stats"]
 
         @jax.jit
@@ -56,7 +56,8 @@ class SalUn(random_label.RandomLabel):
         total = jax.tree.map(jnp.zeros_like, params)
         for images, labels in context.batches("forget_train", _BATCH):
             total = add(total, params, images, labels)
-        return {"mask": most_salient(jax.device_get(total), self.share)}
+        mask = most_salient(jax.device_get(total), self.share)
+        return {**super().prepare(context), "mask": mask}
 
     def limit(self, updates, extras):
         """No update of the backbone's weights outside the mask."""

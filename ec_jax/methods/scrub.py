@@ -8,9 +8,8 @@ other step (0, 2, 4, …) is a max step; then all are min steps, which repair.
 
 Source: Kurmanji et al. 2023, arXiv 2302.09880; α, γ and T are theirs. Differs from the published
 code: the paper alternates whole epochs, one over D_f and then one over D_r, here single steps
-alternate; as D_f is small, the paper spends a smaller part of its steps on going up. A step draws
-images of both sets, also of the one that its loss leaves alone. The rewinding of SCRUB+R is not
-part of it.
+alternate; as D_f is small, the paper spends a smaller part of its steps on going up. The rewinding
+of SCRUB+R is not part of it. With EC on top every step runs both sets, as EC's terms want them.
 """
 
 import dataclasses
@@ -62,8 +61,15 @@ class Scrub(Method):
         """The teacher: the original."""
         return {"original": context.original}
 
+    def reads(self, count, steps):
+        """The forget set alone by a max step, the retain set alone by a min step."""
+        return ("forget",) if self._rising(count / steps, count) else ("retain",)
+
+    def _rising(self, progress, count):
+        return (progress < self.max_share) & (count % 2 == 0)
+
     def view(self, step, forward):
-        """The batch with f0's logits, float32 [b, C], as ``teacher`` of both streams."""
+        """The batch with f0's logits, float32 [b, C], as ``teacher`` of what it holds."""
         original = step.extras["original"]
         return {
             name: {**part, "teacher": forward(original, part["image"]).logits[self.last]}
@@ -71,13 +77,16 @@ class Scrub(Method):
         }
 
     def loss(self, step):
-        """This step's loss; metrics of both kinds of step."""
-        logits = step.outputs["retain"].logits[self.last]
+        """This step's loss; metrics of the streams that it reads."""
         metrics = {f"divergence/{name}": self._divergence(step, name) for name in step.batch}
+        if "retain" not in step.batch:
+            return -metrics["divergence/forget"], metrics
+        logits = step.outputs["retain"].logits[self.last]
         retain = parallel.global_mean(cross_entropy(logits, step.batch["retain"]["label"]))
-        down = self.alpha * metrics["divergence/retain"] + self.gamma * retain
-        rising = (step.progress < self.max_share) & (step.count % 2 == 0)
-        total = jnp.where(rising, -metrics["divergence/forget"], down)
+        total = self.alpha * metrics["divergence/retain"] + self.gamma * retain
+        if "forget" in step.batch:  # both, where EC is added
+            rising = self._rising(step.progress, step.count)
+            total = jnp.where(rising, -metrics["divergence/forget"], total)
         return total, {**metrics, "retain": retain}
 
     def _divergence(self, step, stream):

@@ -89,7 +89,7 @@ class Unsir(Method):
     def view(self, step, forward: Forward):
         """Adds the stream ``noise``, as long as the retain stream, in both phases.
 
-        Shapes must not change within a compiled step; the loss tells the phases apart.
+        In both, as the images' number belongs to a compiled step; the loss tells them apart.
         """
         del forward
         share = len(step.batch["retain"]["label"])

@@ -17,7 +17,8 @@ from ec_jax.models.resnet import batch_norm, conv_init
 KINDS = ("conv", "pool", "mlp")
 
 
-def _pool(x: jax.Array) -> jax.Array:
+def spatial_mean(x: jax.Array) -> jax.Array:
+    """[b, ..., c] as float32 [b, c]: a large map is summed in float32 whatever its type."""
     return jnp.mean(x.astype(jnp.float32), axis=tuple(range(1, x.ndim - 1)))
 
 
@@ -49,7 +50,7 @@ class ECModule(nn.Module):
                     width, (3, 3), 2, use_bias=False, dtype=self.dtype, kernel_init=conv_init
                 )(x)
                 x = nn.relu(batch_norm(train, self.axis_name, self.dtype)(x))
-        embedding = _pool(x)
+        embedding = spatial_mean(x)
         if self.kind == "mlp":
             embedding = nn.relu(nn.Dense(self.widths[-1], dtype=jnp.float32)(embedding))
         return embedding, nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(embedding)

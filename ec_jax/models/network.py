@@ -21,10 +21,12 @@ class Outputs:
     Attributes:
       logits: {point: float32 [b, C]}; the last point's are the network's own.
       embeddings: {point: float32 [b, d]}; the last point's is the pooled feature.
+      features: {point: float32 [b, c]}: the backbone's own, the spatial mean of each activation.
     """
 
     logits: dict[str, jax.Array]
     embeddings: dict[str, jax.Array]
+    features: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Network:
         return Outputs(
             logits={**point_logits, last: logits},
             embeddings={**embeddings, last: activations["pooled"]},
+            features={p: ec_modules.spatial_mean(activations[p]) for p in self.points},
         ), stats
 
     def activations(

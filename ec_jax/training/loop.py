@@ -20,7 +20,6 @@ def train(
     step_fn: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
     *,
     steps: int,
-    images: int,
     checkpoints: Checkpoints,
     log_every: int,
     min_spread: float,
@@ -35,7 +34,6 @@ def train(
       state: at step 0; also the template of what is restored.
       step_fn: ``(state, step) -> (state, metrics)``; a pure function of both.
       steps: updates in all.
-      images: images that one update reads, for the cost.
       checkpoints: where the state goes, every ``checkpoints.every`` steps and at the end.
       log_every: steps between two log lines; as often the metrics are looked at.
       min_spread: the smallest allowed ratio of the features' variance to its start.
@@ -51,13 +49,13 @@ def train(
         before that step stay; none is written after it.
     """
     before = before or {"seconds": 0.0, "images": 0}
-    spent = before["seconds"]
+    spent, images = before["seconds"], before["images"]
     if checkpoints.latest_step() is not None:
         state, cost = checkpoints.restore(state)
-        spent = cost["seconds"]
+        spent, images = cost["seconds"], cost["images"]
     start = int(state.step)
     # The first step is compiled, which is silent and may take a minute.
-    begun = f"resumed at step {start}/{steps}" if start else f"{steps} steps of {images} images"
+    begun = f"resumed at step {start}/{steps}" if start else f"{steps} steps"
     print(f"{name}: {begun}; compiling", flush=True)
     began = time.monotonic()
     progress = Progress(name, start, steps, folder)
@@ -69,7 +67,7 @@ def train(
         return {
             "seconds": round(seconds, 3),
             "steps": step,
-            "images": before["images"] + step * images,
+            "images": images,
         }
 
     try:
@@ -79,7 +77,9 @@ def train(
             progress.advance(done)
             save = done % checkpoints.every == 0 or done == steps
             if save or done % log_every == 0:
-                progress.show(done, _look(name, unseen, min_spread, remedy))
+                metrics, read = _look(name, unseen, min_spread, remedy)
+                progress.show(done, metrics)
+                images += read
                 unseen.clear()
             if save:
                 # What a step left is seen only by the next one: no state is saved before that
@@ -91,10 +91,14 @@ def train(
         progress.close()
 
 
-def _look(name: str, unseen: dict, min_spread: float, remedy: str) -> dict[str, float]:
-    """The last step's metrics as numbers; all of them are checked."""
+def _look(name: str, unseen: dict, min_spread: float, remedy: str) -> tuple[dict[str, float], int]:
+    """The newest of each metric as numbers, and the images of all steps; all are checked."""
+    newest: dict[str, float] = {}
+    images = 0
     for step, device_metrics in unseen.items():
         metrics = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
+        images += int(metrics.pop("images"))
+        newest |= metrics  # steps that read other streams have other metrics
         # The gradient is looked at too: an infinite one spoils the parameters a step later.
         for key in ("loss", "grad_norm"):
             if not math.isfinite(metrics[key]):
@@ -105,4 +109,4 @@ def _look(name: str, unseen: dict, min_spread: float, remedy: str) -> dict[str, 
                 f"{name}: step {step + 1}: the features collapsed (variance {spread:.1e} of its "
                 f"start, allowed {min_spread:.1e}); {remedy}"
             )
-    return metrics
+    return newest, images

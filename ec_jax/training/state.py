@@ -21,7 +21,7 @@ class TrainState:
       batch_stats: the same parts, float32.
       opt_state: optax state over the trained parts of ``params``.
       spread: {stream: {point: float32 scalar}}: variance of the embeddings of each stream's
-        images at the first step, against which a collapse is measured.
+        images at its first step, against which a collapse is measured; 0 before it.
     """
 
     step: jax.Array

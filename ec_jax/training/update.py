@@ -71,10 +71,11 @@ def make_update(
       ``shared`` holds ``key``, the training's own random key, and ``extras``, what the method
       prepared; ``batch`` is {stream: {"image": uint8 [b, h, w, c], "label": int32 [b]}}. All
       streams of the batch go through one forward pass. Metrics are scalars:
-      the loss's own, ``loss``, ``grad_norm``, ``update_norm``, and ``spread``: the smallest
-      ratio, over streams and points, of the embeddings' variance to that of the first step.
-      Each stream counts by itself: forget features that fall into one point would hide among
-      retain features that do not.
+      the loss's own, ``loss``, ``grad_norm``, ``update_norm``, ``images``: how many went through
+      the network, of all devices; and ``spread``: the smallest ratio, over streams and points,
+      of the embeddings' variance to that of the stream's first step. Each stream counts by
+      itself: forget features that fall into one point would hide among retain features that
+      do not. Steps need not have the same streams; each set of them is compiled by itself.
     """
 
     def forward(params, batch_stats, images):
@@ -119,23 +120,26 @@ def make_update(
         updates, opt_state = recipe.optimizer.update(grads, state.opt_state, trained)
         updates = recipe.limit(updates, shared["extras"])
         parts = _split(outputs, batch)
+        known = {stream: points for stream, points in state.spread.items() if stream in parts}
         variance = {
             stream: {p: parallel.global_variance(parts[stream].embeddings[p]) for p in points}
-            for stream, points in state.spread.items()
+            for stream, points in known.items()
         }
-        first = jax.tree.map(lambda v, f: jnp.where(state.step == 0, v, f), variance, state.spread)
+        first = jax.tree.map(lambda v, f: jnp.where(f == 0, v, f), variance, known)
         ratios = jax.tree.leaves(jax.tree.map(_ratio, variance, first))
+        images = sum(len(part["label"]) for part in batch.values())
         return state.replace(
             step=state.step + 1,
             params={**frozen, **optax.apply_updates(trained, updates)},
             batch_stats=stats,
             opt_state=opt_state,
-            spread=first,
+            spread={**state.spread, **first},
         ), {
             **metrics,
             "loss": value,
             "grad_norm": optax.global_norm(grads),
             "update_norm": optax.global_norm(updates),
+            "images": jnp.float32(images * jax.lax.axis_size(parallel.AXIS)),
             "spread": jnp.min(jnp.stack(ratios)),
         }
 

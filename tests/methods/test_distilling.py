@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tiny
 
+ALL = np.ones(tiny.CLASSES, bool)
+
 
 def divergences(outputs, batch, temperature=1.0):
     return {
@@ -31,6 +33,40 @@ def test_scrub_goes_up_every_other_step_and_then_no_more(progress, count, up, de
     retain = tiny.cross_entropies(outputs, batch)["retain"].mean()
     down = 0.4 * parts["retain"].mean() + 0.9 * retain
     assert loss == pytest.approx(-parts["forget"].mean() if up else down, rel=1e-5)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("stream", ["forget", "retain"])
+def test_a_step_of_scrub_alone_needs_one_set(stream, devices):
+    outputs, batch = tiny.outputs_and_batch((stream,))
+    batch = tiny.teachers(batch)
+    method = tiny.method("scrub", alpha=0.4, gamma=0.9, temperature=3.0)
+    loss, metrics = tiny.value(method, outputs, batch, devices)
+    divergence = divergences(outputs, batch, 3.0)[stream].mean()
+    retain = tiny.cross_entropies(outputs, batch)[stream].mean()
+    expected = -divergence if stream == "forget" else 0.4 * divergence + 0.9 * retain
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert metrics[f"divergence/{stream}"] == pytest.approx(divergence, rel=1e-5)
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.3, 10), (0.29, 100), (0.0, 7), (1.0, 7)])
+def test_scrub_reads_what_its_loss_reads(share, steps):
+    method = tiny.method("scrub", max_share=share)
+    read = [method.reads(count, steps) for count in range(steps)]
+    for count, streams in enumerate(read):
+        up = count * 100 < round(share * 100) * steps and count % 2 == 0
+        assert streams == (("forget",) if up else ("retain",))
+
+
+def test_real_steps_of_scrub_run_one_set_alike_on_one_and_two_devices():
+    runs = {d: tiny.updates("scrub", devices=d, steps=4, max_share=0.6) for d in (1, 2)}
+    (one, history), (two, _) = runs[1], runs[2]
+    # Steps 0 and 2 go up.
+    assert [h["images"] for h in history] == [4, 8, 4, 8]
+    assert [h["spread"] for h in history[:2]] == [1, 1]  # each stream's own first step
+    assert all((h["spread"] != 1) for h in history[2:])
+    tiny.check_finite(history)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, two.params)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +134,7 @@ def test_the_bad_teachers_loss_is_the_mean_over_all_images(temperature, devices)
     outputs, batch = tiny.outputs_and_batch()
     batch = tiny.teachers(batch)
     method = tiny.method("bad_teacher", temperature=temperature)
-    loss, metrics = tiny.value(method, outputs, batch, devices)
+    loss, metrics = tiny.value(method, outputs, batch, devices, extras={"left": ALL})
     parts = divergences(outputs, batch, temperature)
     assert loss == pytest.approx(np.concatenate(list(parts.values())).mean(), rel=1e-5)
     for name, values in parts.items():
@@ -113,7 +149,7 @@ def test_delete_leaves_out_the_own_class_or_all_forgotten_ones(mask, forget, dev
     batch = tiny.teachers(batch)
     method = tiny.method("delete", mask=mask)
     assert method.streams == ("forget",)
-    extras = {"masked": method.prepare(tiny.context(forget))["masked"]}
+    extras = {"masked": method.prepare(tiny.context(forget))["masked"], "left": ALL}
     loss, _ = tiny.value(method, outputs, batch, devices, extras=extras)
     whole = set(forget) if mask == "forgotten" else set()
     part, logits = batch["forget"], tiny.logits_of(outputs, "forget")
@@ -125,7 +161,7 @@ def test_delete_pushes_the_own_class_down():
     outputs, batch = tiny.outputs_and_batch(("forget",))
     logits = outputs["forget"].logits[tiny.LAST]
     batch["forget"]["teacher"] = logits  # at the first step the student is the teacher
-    extras = {"masked": jnp.zeros(tiny.CLASSES, bool)}
+    extras = {"masked": jnp.zeros(tiny.CLASSES, bool), "left": ALL}
 
     def loss(logits):
         changed = {"forget": outputs["forget"].replace(logits={tiny.LAST: logits})}
@@ -139,3 +175,18 @@ def test_delete_pushes_the_own_class_down():
     for row, label in zip(gradient, own, strict=True):
         assert row[label] > 0
         assert (np.delete(row, label) <= 1e-7).all()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("name", ["bad_teacher", "delete"])
+def test_no_teacher_hands_an_image_to_a_class_forgotten_earlier(name, devices):
+    method = tiny.method(name)
+    outputs, batch = tiny.outputs_and_batch(method.streams)
+    batch = tiny.teachers(batch)
+    extras = method.prepare(dataclasses.replace(tiny.context(), earlier=(1,)))
+    loss, _ = tiny.value(method, outputs, batch, devices, extras=extras)
+    values = []
+    for stream, part in batch.items():
+        own = [{1, int(y)} if name == "delete" else {1} for y in part["label"]]
+        values += list(tiny.kl(part["teacher"], tiny.logits_of(outputs, stream), own))
+    assert loss == pytest.approx(np.mean(values), rel=1e-5)

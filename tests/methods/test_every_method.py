@@ -25,8 +25,11 @@ SETTINGS = {
     "data__forget_batch_size": 16,
 }
 FEW = {"unlearn.steps": 2}
+# Images of two steps, and of the preparation: EC runs both sets; SCRUB first goes up and then down;
+# UNSIR runs noise, and looks at one image.
+READ = {"ec": 2 * (32 + 16), "scrub": 16 + 32, "unsir": 2 * (32 + 32) + 1}
 # One of each kind: the others are slow tests.
-QUICK = ("boundary_expand", "ec", "proxy_distill", "retrain", "salun", "ssd", "unsir")
+QUICK = ("boundary_expand", "ec", "proxy_distill", "retrain", "salun", "scrub", "ssd", "unsir")
 QUICK_PLUGINS = ("salun",)  # the others are slow tests
 
 
@@ -83,6 +86,8 @@ def test_a_method_takes_its_steps(forerunners, tmp_path, method):
     # A fresh network is trained as long as the oracle; a closed form takes no step.
     steps = 0 if made.closed_form else 2
     assert cost["steps"] == steps or made.fresh
+    if method in READ:
+        assert cost["images"] == READ[method]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +126,7 @@ def test_all_classes_but_one_can_be_forgotten(forerunners, tmp_path, method):
 
 def test_all_of_ecs_variants_at_once(forerunners, tmp_path):
     variants = {"ec__targets": "pseudo", "ec__pseudo": 0.5, "ec__proxy": 0.3}
+    variants["ec__calibrated"] = True
     check(run(forerunners, tmp_path / "alone", "ec", **variants))
     check(run(forerunners, tmp_path / "added", "scrub", ec__plugin=True, **variants))
 

@@ -1,5 +1,7 @@
 """Random labels, pseudo-labels and SalUn's mask, against independent computation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import tiny
 from ec_jax import methods, parallel
 from ec_jax.methods.random_label import random_labels
 from ec_jax.methods.salun import most_salient
+from ec_jax.models.network import Outputs
 
 
 def drawn(key, count, classes, devices=1):
@@ -16,7 +19,7 @@ def drawn(key, count, classes, devices=1):
     mesh = parallel.make_mesh(devices)
 
     def program(state, key, batch):
-        labels = random_labels(key, batch.shape[0], classes)
+        labels = random_labels(key, batch.shape[0], jnp.arange(classes))
         return jax.lax.all_gather(labels, parallel.AXIS, tiled=True), ()
 
     run = parallel.per_device(program, mesh)
@@ -42,7 +45,7 @@ def test_random_labels_are_uniform_over_all_classes():
 def test_the_forget_batch_learns_the_random_labels(name, devices):
     outputs, batch = tiny.outputs_and_batch()
     method = tiny.method(name, retain_weight=0.5)
-    loss, _ = tiny.value(method, outputs, batch, devices)
+    loss, _ = tiny.value(method, outputs, batch, devices, extras={"classes": np.arange(5)})
     labels = drawn(jax.random.key(0), 4, tiny.CLASSES)  # the step's key
     forget = tiny.cross_entropy(tiny.logits_of(outputs, "forget"), labels).mean()
     retain = tiny.cross_entropies(outputs, batch)["retain"].mean()
@@ -54,7 +57,8 @@ def test_without_a_retain_term_no_retain_image_is_read(name):
     method = tiny.method(name, retain_weight=0.0)
     assert method.streams == ("forget",)
     outputs, batch = tiny.outputs_and_batch(("forget",))
-    assert np.isfinite(tiny.value(method, outputs, batch)[0])
+    extras = {"classes": np.arange(5)}
+    assert np.isfinite(tiny.value(method, outputs, batch, extras=extras)[0])
 
 
 @pytest.mark.parametrize("forget", [tiny.FORGET, ()], ids=["classes", "samples"])
@@ -130,3 +134,23 @@ def test_what_is_not_the_backbone_moves_freely():
     assert limited["backbone"]["a"].tolist() == [1, 0]
     assert limited["modules"]["a"].tolist() == [1, 1]
     assert isinstance(tiny.method("salun"), methods.Method)
+
+
+def after_an_earlier_request():
+    """A context in which class 1 was forgotten before."""
+    return dataclasses.replace(tiny.context(), earlier=(1,))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("name", ["random_label", "salun"])
+def test_no_random_label_is_a_class_forgotten_earlier(name, devices):
+    method = tiny.method(name, retain_weight=0.0)
+    extras = method.prepare(after_an_earlier_request())
+    draw = np.random.default_rng(0)
+    logits = {tiny.LAST: np.float32(draw.normal(size=(400, tiny.CLASSES)))}
+    outputs = {"forget": Outputs(logits=logits, embeddings={})}
+    batch = {"forget": {"label": np.full(400, 3, np.int32)}}
+    gone = {tiny.LAST: logits[tiny.LAST] - 1e6 * np.float32(np.arange(tiny.CLASSES) == 1)}
+    without = {"forget": outputs["forget"].replace(logits=gone)}
+    # A single image with the label would cost 1e6 / 400.
+    assert tiny.value(method, without, batch, devices, extras=extras)[0] < 100

@@ -67,6 +67,7 @@ def test_it_trains_without_the_forget_set_alike_on_one_and_two_devices():
     assert tiny.method("unsir").streams == ("retain",)
     settings = {"steps": 3, "noise_images": 4, "noise_steps": 2}
     one, history = tiny.updates("unsir", **settings)
+    assert [h["images"] for h in history] == [16, 16, 16]  # as many of noise as of the retain set
     two, _ = tiny.updates("unsir", devices=2, **settings)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, two.params)
     tiny.check_finite(history)

@@ -201,7 +201,7 @@ def updates(name, given=None, devices=1, steps=2, **settings):
     shared = parallel.replicate(shared, mesh)
     history = []
     for step in range(steps):
-        batch = {s: images(COUNTS[s], classes[s], 10 + step) for s in made.streams}
+        batch = {s: images(COUNTS[s], classes[s], 10 + step) for s in made.reads(step, steps)}
         state, metrics = update(state, shared, parallel.shard(batch, mesh))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history

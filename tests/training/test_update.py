@@ -111,6 +111,12 @@ def test_one_image_a_stream_has_no_variance_to_lose():
     assert [h["spread"] for h in history] == [1, 1]
 
 
+def test_images_are_those_of_all_devices():
+    for devices in (1, 2):
+        _, history = train(devices, steps=1)
+        assert [h["images"] for h in history] == [16 + 8]
+
+
 def test_frozen_batch_norm_leaves_the_statistics_alone(reference):
     fresh = build(config().model, CLASSES, module_kind="conv").init(jax.random.key(1), SHAPE)
     state, _ = reference["inference"]

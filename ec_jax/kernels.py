@@ -207,6 +207,25 @@ def ratio(xy: jax.Array, xx: jax.Array, yy: jax.Array) -> jax.Array:
     return jnp.where(undefined, 0.0, xy / below)
 
 
+@jax.jit
+def unbiased_similarity(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Unbiased linear CKA of two representations in one piece, for use inside other programs.
+
+    CKA = HSIC₁(K, L) / sqrt(HSIC₁(K, K) · HSIC₁(L, L)), K = XXᵀ, L = YYᵀ
+
+    Args:
+      x: [n, ...], n >= 4; trailing axes are flattened. Computed in float32; holds n² numbers.
+      y: [n, ...], of the same inputs.
+
+    Returns:
+      float32 scalar in [−1, 1]; 0 where a representation is constant.
+
+    Source: HSIC₁: Song et al. 2012, as in Nguyen et al. 2021, arXiv 2010.15327, equation 3.
+    """
+    mask = jnp.ones(x.shape[0], bool)
+    return compare(*(scaled(u_centred(gram(centred(a, mask)[0]), mask)) for a in (x, y)))
+
+
 @functools.partial(jax.jit, static_argnames="unbiased")
 def rbf_similarity(x: jax.Array, y: jax.Array, fraction: jax.Array, unbiased: bool) -> jax.Array:
     """``cka.rbf_cka`` of x and y with equally many rows."""
