@@ -102,6 +102,25 @@ def test_the_gate_of_the_whole_batch_stands_before_the_contrast_alone(devices):
     assert plain - loss == pytest.approx(taken, rel=1e-3)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_as_a_plug_in_the_gate_stands_before_ecs_contrast_and_not_the_hosts_loss(devices):
+    pairs = drawn()
+    outputs, batch = calibrated_batch(pairs)
+    c = tiny.config("random_label").unlock()
+    c.ec.update({"plugin": True, "weight": 0.25, "weights": "uniform", "weights_sum": 3.0})
+    closed = {p: np.float32(1.0) for p in tiny.POINTS}
+    extras = {"host": {"classes": np.arange(5)}, "ec": {"targets": closed}}
+    losses = {}
+    for calibrated in (True, False):
+        c.ec.calibrated = calibrated
+        made = methods.build(c, tiny.POINTS)
+        losses[calibrated], metrics = tiny.value(made, outputs, batch, devices, extras=extras)
+        assert made.needs == (("proxy",) if calibrated else ())
+        assert ("ec/gate/stage1" in metrics) == calibrated
+    contrast = sum(metrics[f"ec/forget/{p}"] for p in tiny.POINTS[:-1])
+    assert losses[False] - losses[True] == pytest.approx(0.25 * contrast, rel=1e-4)
+
+
 def two_models(forget=tiny.FORGET, **counts):
     """A context with a proxy."""
     found = tiny.context(forget, **counts)
