@@ -31,10 +31,14 @@ def rows(points: Sequence[str], forget: str = target.TEST) -> Iterator[tuple[str
     for split, name in _SPLIT_NAMES.items():
         yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, ORACLE
     yield "accuracy, forgotten before, test (%)", "accuracy/earlier_test", 1, ORACLE
+    label = f"agreement with the oracle's predictions, {on} (%)"
+    yield label, f"agreement/{forget}", 1, "100, and above the original's"
     for reference, goal in (("original", ORACLE), ("oracle", "1, and above the original's")):
         for point in points:
             key = f"cka_to_{reference}/{forget}/{point}"
             yield f"CKA to {reference}, {on}, {point}", key, 3, goal
+        label = f"closeness to {reference} (mean CKA, {on}, without the first stage)"
+        yield label, f"closeness/{reference}", 3, goal
     last = points[-1]
     for point in points:
         yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, ORACLE

@@ -42,7 +42,7 @@ def test_metrics_have_schema_scenario_models_and_cost(metrics):
 
 
 def test_every_model_has_every_number(metrics):
-    keys = {f"accuracy/{s}" for s in SPLITS}
+    keys = {f"{m}/{s}" for m in ("accuracy", "agreement") for s in SPLITS}
     for split in SPLITS:
         for point in metrics["scenario"]["points"]:
             keys |= {f"cka_to_{r}/{split}/{point}" for r in ("original", "oracle")}
@@ -62,6 +62,7 @@ def test_every_model_has_every_number(metrics):
         keys.add(f"idi_spread/{point}")
     keys |= {"idi/difference", "idi/denominator"}
     keys |= {"rus/to_original", "rus/to_oracle", "gap/logit", "gap/representation"}
+    keys |= {"closeness/original", "closeness/oracle"}
     for name, values in metrics["models"].items():
         # With a small denominator the index is left out.
         assert set(values) - {"idi/value", "idi/spread"} == keys, name
@@ -73,6 +74,7 @@ def test_similarity_to_itself_is_one_and_accuracies_are_percent(metrics):
         for model in ("original", "oracle"):
             key = f"cka_to_{model}/{split}/stage4"
             assert metrics["models"][model][key] == pytest.approx(1, abs=1e-5)
+        assert metrics["models"]["oracle"][f"agreement/{split}"] == 100
     assert metrics["models"]["original"]["accuracy/retain_train"] > 50
     assert metrics["models"]["oracle"]["accuracy/forget_train"] == 0
 

@@ -91,6 +91,18 @@ def test_cost_counts_the_modules_and_is_a_share_of_the_oracles():
         assert row(found, "original").spread(f"cost/{unit}") is None
 
 
+def columns(found):
+    return [column.key for shown in found.tables for column in shown.columns]
+
+
+def test_agreement_and_closeness_have_columns_where_they_were_measured(tmp_path):
+    keys = ["agreement/forget_test", "closeness/original", "closeness/oracle"]
+    (old,) = compare(DIGITS[0])
+    assert not set(keys) & set(columns(old))
+    (new,) = compare(put(tmp_path / "a", metrics(unlearned=dict.fromkeys(keys, 0.5))))
+    assert [key for key in columns(new) if key in keys] == keys
+
+
 def test_a_run_that_trained_no_oracle_has_no_share(tmp_path):
     found = metrics()
     found["cost"]["oracle"] = None
