@@ -163,8 +163,8 @@ def _one(name: str, runs: Sequence[Run]) -> Comparison:
 
 def _reference(model: str, found: runs_lib.Reference) -> dict[str, float]:
     """Its numbers; what is measured against an oracle's cost is the oracle's own, too."""
-    trained = any(run.cost.get(model) for run in found.runs)
-    whole = {f"cost/{unit}": 100.0 for unit in _UNITS} if model == "oracle" and trained else {}
+    known = {unit for run in found.runs for unit in run.cost.get(model) or {}}
+    whole = {f"cost/{unit}": 100.0 for unit in _UNITS if unit in known and model == "oracle"}
     return {**found.numbers, **whole}
 
 
@@ -215,7 +215,7 @@ def _forget_split(groups: Sequence[Group]) -> str:
     return forget_split(models.get("original") or models["unlearned"])
 
 
-_UNITS = ("steps", "seconds")
+_UNITS = ("steps", "flops", "seconds")
 
 
 def _tables(points: Sequence[str], rows: Sequence[Row], forget: str) -> tuple[Table, ...]:
@@ -256,7 +256,7 @@ _LEFT = (
     Column("recovery/area", "recovery", "relearning (%)", 1),
     Column("idi/value", "IDI", "", 3),
 )
-_COST = tuple(Column(f"cost/{unit}", "cost (%)", unit, 1) for unit in _UNITS)
+_COST = tuple(Column(f"cost/{unit}", "cost (%)", table.UNITS[unit], 1) for unit in _UNITS)
 
 
 def _answers(forget: str) -> tuple[Column, ...]:

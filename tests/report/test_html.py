@@ -192,6 +192,21 @@ def test_cost_is_told_against_the_oracles():
     ]  # fmt: skip
 
 
+FLOPS = {"original": 2e9, "oracle": 1e9, "modules": 1e8, "unlearn": 2e8}
+
+
+def test_floating_point_operations_are_a_part_of_the_cost_where_they_are_known():
+    metrics = full()
+    for stage, flops in FLOPS.items():
+        metrics["cost"][stage]["flops"] = flops
+    section = part(tree(metrics), "cost")
+    assert "63 % of the oracle's images, 30 % of the oracle's FLOPs, " in section.text
+    shown = rows(section, "What every part took")
+    assert shown["Unlearning"][2] == "200,000,000"
+    assert shown["Evaluation"][2] == "–"
+    assert "FLOPs" not in part(tree(), "cost").text
+
+
 # What is missing.
 
 
