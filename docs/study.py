@@ -29,7 +29,7 @@ SHOWN = (  # in pictures, which more would fill
     "pseudo_label",
     "scrub",
     "ec",
-    "ec_proxy",
+    "ec_calibrated_proxy",
 )
 LOGITS = (*methods.LOGITS, "delete")  # they say what the output must be, and nothing of features
 SECOND = "oracle_b"

@@ -14,7 +14,7 @@ from ec_jax.recipes import flatten
 from ec_jax.rules import Number
 
 STAGES = ("original", "oracle", "proxy", "modules", "unlearn", "evaluate", "report")
-_METRICS = "accuracy cka knn variance probe misalignment mia recovery idi rus gap"
+_METRICS = "accuracy agreement cka knn variance probe misalignment mia recovery idi rus gap"
 METRICS = tuple(_METRICS.split())  # those of ec_jax/evaluation/suite.py
 WEIGHTS = ("uniform", "linear", "geometric", "reversed")  # named layer weights
 _DEPTHS = {8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4}  # depth: stages

@@ -5,7 +5,8 @@ An update step is written once as a program for one device with named collective
 """
 
 import contextlib
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -50,7 +51,67 @@ def shard(tree: Any, mesh: Mesh) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def per_device(program: Callable, mesh: Mesh, kind: str = "shard_map") -> Callable:
+def flops(program: Any, *arguments: Any) -> int | None:
+    """The floating point operations of one call of a compiled program, as XLA counts them.
+
+    Counted is the program as it was traced, before a backend makes it faster: a multiplication and
+    an addition are two; exponentials, roots and the like are none, the body of a loop counts once,
+    and what XLA does not know, such as an array's way to the devices, counts −1. A backend that
+    cannot count that is asked for its compiled program's number, and what was compiled for it the
+    first call finds made.
+
+    Args:
+      program: made by ``jax.jit`` or ``jax.pmap``.
+      *arguments: of the call, or their shapes and types; none is donated.
+
+    Returns:
+      The count, of one device where the program runs on several; None where there is none.
+    """
+    lowered = program.lower(*arguments)
+    found = _analysis(lowered) or _analysis(lowered.compile())
+    count = found.get("flops", -1.0)  # XLA's word for unknown
+    return round(count) if count >= 0 else None
+
+
+def _analysis(stage: Any) -> Mapping[str, float]:
+    """What XLA says of a lowered or compiled program; nothing where it does not."""
+    try:
+        return stage.cost_analysis() or {}
+    except jax.errors.JaxRuntimeError:  # a number for a table is no reason to stop
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class PerDevice:
+    """A program that runs on every device of a mesh: ``(state, shared, batch)`` over whole arrays.
+
+    Attributes:
+      program: compiled.
+      devices: how many.
+      stacked: the batch's arrays have an axis for the devices, before that of the examples.
+    """
+
+    program: Any
+    devices: int
+    stacked: bool = False
+
+    def __call__(self, state: Any, shared: Any, batch: Any) -> Any:
+        """Runs it. ``state`` is donated: its buffers are reused and must not be read again."""
+        return self.program(state, shared, self._cut(batch))
+
+    def flops(self, state: Any, shared: Any, batch: Any) -> int | None:
+        """The floating point operations of one call, the sum over the devices; see ``flops``."""
+        count = flops(self.program, state, shared, self._cut(batch))
+        return None if count is None else self.devices * count
+
+    def _cut(self, batch: Any) -> Any:
+        if not self.stacked:
+            return batch
+        n = self.devices
+        return jax.tree.map(lambda a: a.reshape(n, a.shape[0] // n, *a.shape[1:]), batch)
+
+
+def per_device(program: Callable, mesh: Mesh, kind: str = "shard_map") -> PerDevice:
     """Compiles ``program(state, shared, batch) -> (state, metrics)`` for all devices of a mesh.
 
     Args:
@@ -61,8 +122,7 @@ def per_device(program: Callable, mesh: Mesh, kind: str = "shard_map") -> Callab
       kind: ``shard_map`` or ``pmap``; both compile to the same computation.
 
     Returns:
-      A function of the same signature over whole arrays. ``state`` is donated: its
-      buffers are reused and must not be read again.
+      A function of the same signature over whole arrays.
     """
     if kind == "pmap":
         return _pmap(program, mesh)
@@ -78,11 +138,10 @@ def per_device(program: Callable, mesh: Mesh, kind: str = "shard_map") -> Callab
         # program says `pmean` where it means it, under both maps.
         check_vma=False,
     )
-    return jax.jit(mapped, donate_argnums=0)
+    return PerDevice(jax.jit(mapped, donate_argnums=0), mesh.size)
 
 
-def _pmap(program: Callable, mesh: Mesh) -> Callable:
-    count = mesh.size
+def _pmap(program: Callable, mesh: Mesh) -> PerDevice:
     mapped = jax.pmap(
         program,
         axis_name=AXIS,
@@ -91,12 +150,7 @@ def _pmap(program: Callable, mesh: Mesh) -> Callable:
         devices=list(mesh.devices.flat),
         donate_argnums=0,
     )
-
-    def call(state, shared, batch):
-        stacked = jax.tree.map(lambda a: a.reshape(count, a.shape[0] // count, *a.shape[1:]), batch)
-        return mapped(state, shared, stacked)
-
-    return call
+    return PerDevice(mapped, mesh.size, stacked=True)
 
 
 def global_mean(values: jax.Array, mask: jax.Array | None = None) -> jax.Array:

@@ -5,7 +5,6 @@ stage that was cut off goes on from its newest checkpoint. A second start of the
 command therefore does what is missing and nothing else.
 """
 
-import dataclasses
 import functools
 import json
 import time
@@ -19,7 +18,6 @@ from ec_jax import checkpoint, methods, parallel, rng
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
-from ec_jax.data.loader import Stream
 from ec_jax.errors import InputError
 from ec_jax.evaluation.measure import measure
 from ec_jax.models.network import Network, Variables
@@ -29,8 +27,8 @@ from ec_jax.training import prepare, supervised
 from ec_jax.training.loop import train
 from ec_jax.training.optimizer import make_optimizer
 from ec_jax.training.plan import Training, plan
-from ec_jax.training.state import TrainState, create
-from ec_jax.training.update import Recipe, make_update
+from ec_jax.training.state import create
+from ec_jax.training.steps import make_steps
 
 SCHEMA = 1
 # {model: stage}
@@ -123,7 +121,7 @@ class Experiment:
                 return
             began, batches, extras = time.monotonic(), prepare.Batches(self.scenario), {}
             network = self.scenario.network(training.modules)
-            start = self._start(stage, network)
+            start = self._start(stage, training, network)
             if method := training.method:
                 names = ("original", *method.needs)
                 models = {name: self.model(name) for name in names}
@@ -140,17 +138,16 @@ class Experiment:
                 head_only=training.head_only,
             )
             state = create(network, start, optimizer, training.trained, tuple(training.streams))
-            before = {
-                "seconds": round(time.monotonic() - began, 3) if training.method else 0.0,
-                "images": batches.images,
-            }
+            before = {"seconds": 0.0, "images": 0, "flops": 0}
+            if method:
+                before = prepare.cost(time.monotonic() - began, method, context, batches)
             if not training.steps:  # a closed form, or modules.epochs = 0: fresh modules
                 checkpoints.save(state, {**before, "steps": 0})
                 return
             train(
                 stage,
                 parallel.replicate(state, self.scenario.mesh),
-                self._step_fn(stage, training, network, optimizer, extras),
+                make_steps(self.scenario, training, network, optimizer, extras),
                 steps=training.steps,
                 checkpoints=checkpoints,
                 log_every=self.config.report.log_every,
@@ -172,49 +169,13 @@ class Experiment:
             "the last good checkpoint is kept"
         )
 
-    def _step_fn(
-        self, stage: str, training: Training, network: Network, optimizer: Any, extras: Any
-    ):
-        """``(state, step) -> (state, metrics)``: the batch of that step, then the update."""
-        c, data, mesh = self.config, self.scenario.data, self.scenario.mesh
-        recipe = Recipe(
-            training.loss,
-            optimizer,
-            training.trained,
-            training.batch_norm_train,
-            c.data.augment,
-            training.steps,
-        )
-        if method := training.method:
-            recipe = dataclasses.replace(recipe, view=method.view, limit=method.limit)
-        update = parallel.per_device(
-            make_update(network, recipe, *self.scenario.moments), mesh, c.parallel.map
-        )
-        streams = {
-            name: Stream(indices, size, c.seed, f"{stage}/{name}")
-            for name, (indices, size) in training.streams.items()
-        }
-        shared = parallel.replicate({"key": rng.key(c.seed, stage), "extras": extras}, mesh)
-
-        def step_fn(state: TrainState, step: int):
-            batch = {}
-            for name in method.reads(step, training.steps) if method else streams:
-                rows = streams[name].batch_indices(step)
-                batch[name] = {
-                    "image": data.train_images[rows],
-                    "label": data.train_labels[rows],
-                }
-            return update(state, shared, parallel.shard(batch, mesh))
-
-        return step_fn
-
-    def _start(self, stage: str, network: Network) -> Variables:
+    def _start(self, stage: str, training: Training, network: Network) -> Variables:
         """The variables at step 0 of a training."""
         if stage == "unlearn" and self._method.uses_modules:
             return self._pretrained(network)
-        key = rng.key(self.config.seed, stage, "init")
+        key = rng.key(self.config.seed, training.initial, "init")
         variables = _init(network, key, self.scenario.data.image_shape)
-        if stage == "modules" or (stage == "unlearn" and not self._method.fresh):
+        if stage == "modules" or (stage == "unlearn" and self._method.fresh is None):
             for collection, tree in self.model("original").items():
                 variables[collection]["backbone"] = tree
         return variables

@@ -26,6 +26,7 @@ SHIPPED = {
     ("fashion_mnist", None): (1, 5, 8),
     ("fashion_mnist", "three"): (1, 5, 8),
     ("fashion_mnist", "one"): (5,),
+    ("fashion_mnist", "samples"): (),
     ("cifar10", None): (3,),
     ("cifar10", "one"): (3,),
     ("cifar10", "three"): (1, 5, 8),

@@ -26,7 +26,9 @@ CONTROLS = ("untrained", "oracle_same_start", "oracle_b", "oracle_c", "scratch_m
 VARIANTS = {  # of EC, beyond the paper
     "ec_targeted": {"ec.targets": "pseudo"},
     "ec_pseudo": {"ec.pseudo": 1.0},
-    "ec_proxy": {"ec.proxy": 0.3},
+    "ec_proxy": {"ec.proxy": 1.0},
+    "ec_calibrated": {"ec.calibrated": True},
+    "ec_calibrated_proxy": {"ec.calibrated": True, "ec.proxy": 1.0},
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ec_jax.errors import TrainingError
 from ec_jax.evaluation import (
     accuracy,
+    agreement,
     cka,
     gap,
     idi,
@@ -25,6 +26,7 @@ from ec_jax.evaluation.features import Context, Features, Subject
 # the references' by `derive(values, references, points)`, or first the one and then the other.
 METRICS = {
     "accuracy": accuracy,
+    "agreement": agreement,
     "cka": cka,
     "knn": knn,
     "variance": variance,
@@ -37,6 +39,7 @@ METRICS = {
     "gap": gap,
 }
 REFERENCES = ("original", "oracle")
+_OF_TWO = ("cka", "agreement")  # numbers of a model and a reference
 
 
 def chosen(spec: str) -> tuple[str, ...]:
@@ -113,7 +116,7 @@ def refuse_nan(models: Mapping[str, Mapping[str, float]], may_break: Collection[
         if not math.isfinite(value)
     ]
     # A model's own numbers first: similarities to it are not finite either.
-    for name, key, value in sorted(found, key=lambda item: item[1].startswith("cka"))[:1]:
+    for name, key, value in sorted(found, key=lambda item: item[1].startswith(_OF_TWO))[:1]:
         raise TrainingError(
             f"evaluate: {key} of the {name} model is {value}: its parameters or features "
             "are not finite; train it anew in another workdir, or give another checkpoint"

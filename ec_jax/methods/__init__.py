@@ -117,18 +117,29 @@ class Method:
       uses_modules: the network has its EC modules, pretrained on the original.
       streams: of which sets steps read a batch, of ``retain`` and ``forget``.
       head_only: nothing but the head moves, and BatchNorm's statistics stay.
-      fresh: > 0: a fresh network is trained by the original's recipe in place of the original,
-        for this share of the oracle's updates.
+      fresh: a share of the oracle's updates, for which a fresh network is trained by the
+        original's recipe in place of the original; 0: it stays untrained. None: the original is.
+      images: that a fresh network reads in all, in place of a share; 0: the share.
+      initial: the training from whose initial weights a fresh network starts (``original``);
+        empty: from its own.
+      draw: which draw of initial weights, of the order of the images and of augmentations it is.
       needs: models beside the original that ``Context.models`` must hold (``proxy``).
       closed_form: ``edit`` takes the place of training.
+      handed: what ``prepare`` or ``edit`` does with every image that it is handed, for the cost:
+        ``forward``, one pass through the network; ``gradient``, that and the gradient of the loss
+        by the parameters; empty: something else, so that its operations are not known.
     """
 
     uses_modules = False
     streams: tuple[str, ...] = ("retain", "forget")
     head_only = False
-    fresh = 0.0
+    fresh: float | None = None
+    images: int = 0
+    initial = ""
+    draw = 0
     needs: tuple[str, ...] = ()
     closed_form = False
+    handed = "forward"
 
     def check(self, forget_classes: Sequence[int]) -> None:
         """Refuses, by an InputError and before any work, what the method cannot forget.
@@ -209,7 +220,8 @@ def build(config: Any, points: Sequence[str]) -> Method:
         return method
     from ec_jax.methods import _plugin, ec
 
-    if method.closed_form or method.head_only or method.fresh or isinstance(method, ec.EC):
+    starts_anew = method.fresh is not None
+    if method.closed_form or method.head_only or starts_anew or isinstance(method, ec.EC):
         remedy = f"{config.method} is no method that EC can be added to; use false"
         raise InputError("ec.plugin", True, remedy)
     return _plugin.plugged(method, config, points)

@@ -31,6 +31,11 @@ class Plugged(Method):
         """What either needs."""
         return tuple({*self.host.needs, *self.ec.needs})
 
+    @property
+    def handed(self) -> str:
+        """What the host does; EC is handed none."""
+        return self.host.handed
+
     def prepare(self, context: Context) -> Any:
         """What both prepare."""
         return {"host": self.host.prepare(context), "ec": self.ec.prepare(context)}

@@ -39,6 +39,7 @@ class SalUn(random_label.RandomLabel):
     """
 
     share: float = 0.5
+    handed = "gradient"
 
     def prepare(self, context):
         """As random labels, and "mask": which of the backbone's weights may move, bool arrays."""

@@ -66,6 +66,7 @@ class Ssd(Method):
     lam: float
     images: int
     closed_form = True
+    handed = "gradient"
 
     def edit(self, context: Context) -> dict:
         """The original with its parameters dampened; BatchNorm's statistics stay."""

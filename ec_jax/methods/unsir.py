@@ -48,6 +48,7 @@ class Unsir(Method):
     noise_penalty: float
     impair: float
     streams = ("retain",)
+    handed = ""  # it learns images of its own
 
     def prepare(self, context: Context) -> dict:
         """The noise images [N, h, w, c], class after class in turn, and their labels [N]."""

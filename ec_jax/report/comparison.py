@@ -163,8 +163,8 @@ def _one(name: str, runs: Sequence[Run]) -> Comparison:
 
 def _reference(model: str, found: runs_lib.Reference) -> dict[str, float]:
     """Its numbers; what is measured against an oracle's cost is the oracle's own, too."""
-    trained = any(run.cost.get(model) for run in found.runs)
-    whole = {f"cost/{unit}": 100.0 for unit in _UNITS} if model == "oracle" and trained else {}
+    known = {unit for run in found.runs for unit in run.cost.get(model) or {}}
+    whole = {f"cost/{unit}": 100.0 for unit in _UNITS if unit in known and model == "oracle"}
     return {**found.numbers, **whole}
 
 
@@ -215,7 +215,7 @@ def _forget_split(groups: Sequence[Group]) -> str:
     return forget_split(models.get("original") or models["unlearned"])
 
 
-_UNITS = ("steps", "seconds")
+_UNITS = ("steps", "flops", "seconds")
 
 
 def _tables(points: Sequence[str], rows: Sequence[Row], forget: str) -> tuple[Table, ...]:
@@ -227,7 +227,7 @@ def _tables(points: Sequence[str], rows: Sequence[Row], forget: str) -> tuple[Ta
     last = points[-1]
     images = "training images to be forgotten" if forget == TRAIN else "forgotten test images"
     tables = (
-        Table("Verdict and accuracy", measured(_ACCURACY), verdicts=True),
+        Table("Verdict and accuracy", measured(_answers(forget)), verdicts=True),
         Table(f"What {last} holds of {images}", measured(_features(last, forget)), False),
         Table("Gaps to the oracle and scores", measured(_SCORES), verdicts=False),
         Table("What comes back when it is trained again, and what is left", measured(_LEFT), False),
@@ -245,6 +245,8 @@ _ACCURACY = (
 _SCORES = (
     Column("gap/logit", "gap", "logits (points)", 1),
     Column("gap/representation", "gap", "features", 3),
+    Column("closeness/original", "closeness", "to original", 3),
+    Column("closeness/oracle", "closeness", "to oracle", 3),
     Column("rus/to_original", "RUS", "to original", 3),
     Column("rus/to_oracle", "RUS", "to oracle", 3),
     Column("mia/forget_train", "MIA", "(%)", 1),
@@ -254,7 +256,12 @@ _LEFT = (
     Column("recovery/area", "recovery", "relearning (%)", 1),
     Column("idi/value", "IDI", "", 3),
 )
-_COST = tuple(Column(f"cost/{unit}", "cost (%)", unit, 1) for unit in _UNITS)
+_COST = tuple(Column(f"cost/{unit}", "cost (%)", table.UNITS[unit], 1) for unit in _UNITS)
+
+
+def _answers(forget: str) -> tuple[Column, ...]:
+    name = forget.replace("_", ", ")
+    return (*_ACCURACY, Column(f"agreement/{forget}", "agreement with the oracle (%)", name, 1))
 
 
 def _features(last: str, forget: str) -> tuple[Column, ...]:

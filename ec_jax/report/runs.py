@@ -42,7 +42,7 @@ class Run:
       seed: of the run.
       scenario: as in ``metrics.json``.
       models: {model: {flat key: number}}.
-      cost: {stage: {"steps", "images", "seconds"}} of the stages whose cost is known.
+      cost: {stage: {"steps", "images", "flops", "seconds"}} of the stages whose cost is known.
       config: {field: value} of the fields that must agree between runs that are averaged; None
         where it is not known.
     """

@@ -52,7 +52,7 @@ class Run:
 
     @property
     def cost(self) -> dict[str, Mapping[str, float]]:
-        """{stage: steps, images, seconds} of the stages whose cost is known."""
+        """{stage: steps, images, flops, seconds} of the stages whose cost is known."""
         return {stage: c for stage, c in (self.metrics.get("cost") or {}).items() if c}
 
     def series(self, keys: Sequence[str], skip: str = "") -> dict[str, list[float | None]]:
@@ -343,7 +343,6 @@ _STAGES = {
     "unlearn": "Unlearning",
     "evaluate": "Evaluation",
 }
-_UNITS = ("steps", "images", "seconds")
 
 
 def cost(run: Run) -> Section:
@@ -353,6 +352,8 @@ def cost(run: Run) -> Section:
         return Section("cost", title, missing("The cost was"))
     shares = _shares(run.cost)
     told = ", ".join(f"{share:.0f} % of the oracle's {unit}" for unit, share in shares.items())
+    # Older runs have no FLOPs; the others of a run are always there.
+    units = [u for u in table.UNITS if u != "flops" or any(u in c for c in run.cost.values())]
     body = page.paragraphs(
         "Unlearning is worth its while where it is cheaper than training anew, the oracle."
         + (f" Here it took, with its preparation, {told}." if told else "")
@@ -365,9 +366,9 @@ def cost(run: Run) -> Section:
         alt = f"Bar chart. {caption}: {told}."
         drawn = page.figure(charts.bars(bars, top, reference=100), caption, alt, note)
         body += page.panels(drawn, across=3)
-    columns = [Column("Part"), *(Column(unit, numeric=True) for unit in _UNITS)]
+    columns = [Column("Part"), *(Column(table.UNITS[u], numeric=True) for u in units)]
     rows = [
-        [_STAGES[stage], *(_amount(run.cost[stage].get(unit)) for unit in _UNITS)]
+        [_STAGES[stage], *(_amount(run.cost[stage].get(unit)) for unit in units)]
         for stage in _STAGES
         if stage in run.cost
     ]
@@ -375,12 +376,14 @@ def cost(run: Run) -> Section:
 
 
 def _shares(spent: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """{unit: percent} of the units in which the cost of both is known and not nothing."""
     both = [spent.get(stage, {}) for stage in ("unlearn", "oracle")]
-    return {
-        unit: table.share(spent, unit, modules=True)
-        for unit in _UNITS
+    shares = {
+        name: table.share(spent, unit, modules=True)
+        for unit, name in table.UNITS.items()
         if all(c.get(unit) for c in both)
     }
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def _amount(value: float | None) -> Cell:

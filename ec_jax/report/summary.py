@@ -9,7 +9,7 @@ import numpy as np
 
 from ec_jax.report import table
 
-_UNITS = ("steps", "images")
+_UNITS = ("steps", "images", "flops")
 MISSING = "–"
 
 
@@ -77,14 +77,27 @@ def markdown(runs: Sequence[Mapping[str, Any]]) -> str:
             few = f"; {len(having)} of {len(runs)} seeds" if len(having) < len(runs) else ""
             cells = (_cell([models[m].get(key) for models in having], digits) for m in table.MODELS)
             rows.append([label + few, *cells, goal])
+    return f"{table.markdown_table(table.MODELS, rows)}\n{_cost(runs)}"
+
+
+def _cost(runs: Sequence[Mapping[str, Any]]) -> str:
+    """What unlearning took of the oracle's training: FLOPs, too, where all runs know them."""
     alone, whole = (
-        [_cell([table.share(r["cost"], u, modules=m) for r in runs], 1) for u in _UNITS]
+        [[table.share(r["cost"], u, modules=m) for r in runs] for u in _UNITS]
         for m in (False, True)
     )
+    if None in alone[-1] + whole[-1]:
+        alone, whole = alone[:-1], whole[:-1]
+    alone, whole = ([_cell(values, 1) for values in part] for part in (alone, whole))
+    if len(alone) < len(_UNITS):
+        return (
+            f"Unlearning took {alone[0]} % of the oracle's steps and {alone[1]} % of its\n"
+            f"images; with its modules' training {whole[0]} % and {whole[1]} %.\n"
+        )
     return (
-        f"{table.markdown_table(table.MODELS, rows)}\n"
-        f"Unlearning took {alone[0]} % of the oracle's steps and {alone[1]} % of its\n"
-        f"images; with its modules' training {whole[0]} % and {whole[1]} %.\n"
+        f"Unlearning took {alone[0]} % of the oracle's steps, {alone[1]} % of its\n"
+        f"images and {alone[2]} % of its FLOPs; with its modules' training\n"
+        f"{whole[0]} %, {whole[1]} % and {whole[2]} %.\n"
     )
 
 

@@ -19,6 +19,9 @@ ORACLE = "the oracle's"
 # {stage: what it prepares unlearning by}
 PREPARED = {"modules": "its modules' training", "proxy": "its proxy's training"}
 
+# {unit of a cost: its name}
+UNITS = {"steps": "steps", "images": "images", "flops": "FLOPs", "seconds": "seconds"}
+
 
 def rows(points: Sequence[str], forget: str = target.TEST) -> Iterator[tuple[str, str, int, str]]:
     """The table's rows: (label, key, digits shown, what the unlearned number should be close to).
@@ -31,10 +34,14 @@ def rows(points: Sequence[str], forget: str = target.TEST) -> Iterator[tuple[str
     for split, name in _SPLIT_NAMES.items():
         yield f"accuracy, {name} (%)", f"accuracy/{split}", 1, ORACLE
     yield "accuracy, forgotten before, test (%)", "accuracy/earlier_test", 1, ORACLE
+    label = f"agreement with the oracle's predictions, {on} (%)"
+    yield label, f"agreement/{forget}", 1, "100, and above the original's"
     for reference, goal in (("original", ORACLE), ("oracle", "1, and above the original's")):
         for point in points:
             key = f"cka_to_{reference}/{forget}/{point}"
             yield f"CKA to {reference}, {on}, {point}", key, 3, goal
+        label = f"closeness to {reference} (mean CKA, {on}, without the first stage)"
+        yield label, f"closeness/{reference}", 3, goal
     last = points[-1]
     for point in points:
         yield f"k-NN accuracy, forget, test, {point} (%)", f"knn/forget_test/{point}", 1, ORACLE
@@ -77,16 +84,16 @@ def _cost_line(metrics: Mapping[str, Any]) -> str:
     costs = f"Cost: {'; '.join(parts)}." if parts else ""
     if share(cost, "steps") is None:
         return costs
-    steps, images = (f"{share(cost, unit):.1f}" for unit in ("steps", "images"))
+    alone = {unit: share(cost, unit) for unit in UNITS if unit != "seconds"}
+    shares = [f"{s:.1f} % of its {UNITS[u]}" for u, s in alone.items() if s is not None]
+    *first, last = [shares[0].replace("its", ORACLE), *shares[1:]]
+    taken = f"{', '.join(first)} and {last}" if first else last
     with_modules = ""
     if trained := [name for stage, name in PREPARED.items() if cost.get(stage)]:
-        units = ("steps", "images", "seconds")
-        shares = [f"{share(cost, u, modules=True):.0f} % of its {u}" for u in units]
+        whole = {unit: share(cost, unit, modules=True) for unit in UNITS}
+        shares = [f"{s:.0f} % of its {UNITS[u]}" for u, s in whole.items() if s is not None]
         with_modules = f" With {' and '.join(trained)}: {', '.join(shares)}."
-    return (
-        f"{costs} Unlearning took {steps} % of the oracle's steps "
-        f"and {images} % of its images.{with_modules}"
-    )
+    return f"{costs} Unlearning took {taken}.{with_modules}"
 
 
 def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float | None:
@@ -94,19 +101,18 @@ def share(cost: Mapping[str, Any], unit: str, *, modules: bool = False) -> float
 
     Args:
       cost: of a run, as in its ``metrics.json``.
-      unit: ``steps``, ``images`` or ``seconds``.
+      unit: ``steps``, ``images``, ``flops`` or ``seconds``.
       modules: what was trained to prepare it counts, too: the EC modules, of which one training
         serves all forget sets, and a proxy oracle.
 
     Returns:
       It; None where one of the two was not trained in this run, or its cost is not known.
     """
-    spent, whole, *prepared = (
-        (cost.get(stage) or {}).get(unit) for stage in ("unlearn", "oracle", *PREPARED)
-    )
-    if spent is None or not whole:
+    spent, whole = ((cost.get(stage) or {}).get(unit) for stage in ("unlearn", "oracle"))
+    prepared = [cost[stage].get(unit) for stage in PREPARED if modules and cost.get(stage)]
+    if spent is None or not whole or None in prepared:
         return None
-    return 100 * (spent + sum(p or 0 for p in prepared if modules)) / whole
+    return 100 * (spent + sum(prepared)) / whole
 
 
 _FEATURES = {

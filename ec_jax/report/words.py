@@ -38,6 +38,11 @@ METRICS = {
         "Accuracy",
         "Share of images whose class the model names correctly. Test images were not trained on.",
     ),
+    "agreement": (
+        "Agreement with the oracle",
+        "Share of images that the model gives the same class as the oracle does, right or wrong. "
+        "Higher is better, but even two oracles trained from different seeds do not reach 100.",
+    ),
     "cka_to_original": (
         "CKA to the original",
         "How similar a stage's features of the same images are to the original's: 1 the same up "
@@ -82,6 +87,12 @@ METRICS = {
         "Gap to the oracle",
         "Mean absolute difference to the oracle, over the accuracies (logit) and over CKA, k-NN "
         "and probe of all stages (representation). 0 is the target.",
+    ),
+    "closeness": (
+        "Closeness",
+        "The mean of CKA, on images to be forgotten, over all stages but the first, in which two "
+        "networks differ by their initial weights as much as by what they learned. To the oracle "
+        "higher is better; to the original it should fall as far as the oracle's.",
     ),
     "recovery": (
         "Recovery",

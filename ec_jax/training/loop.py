@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -12,12 +12,13 @@ from ec_jax.checkpoint import Checkpoints
 from ec_jax.errors import TrainingError
 from ec_jax.training.progress import Progress
 from ec_jax.training.state import TrainState
+from ec_jax.training.steps import Steps
 
 
 def train(
     name: str,
     state: TrainState,
-    step_fn: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
+    step_fn: Steps,
     *,
     steps: int,
     checkpoints: Checkpoints,
@@ -39,16 +40,18 @@ def train(
       min_spread: the smallest allowed ratio of the features' variance to its start.
       remedy: what to do about numbers that go bad, for the message.
       folder: for TensorBoard.
-      before: ``seconds`` and ``images`` that were spent before the first step.
+      before: ``seconds``, ``images`` and, where known, ``flops`` spent before the first step.
 
     With a state its cost is saved: ``seconds`` (of the steps up to it, over all resumes; what a
-    killed start did after its last checkpoint does not count), ``steps`` and ``images``.
+    killed start did after its last checkpoint does not count), ``steps``, ``images`` and
+    ``flops``: floating point operations of all devices, left out where they are not known. The
+    step ahead that every checkpoint takes is no part of the training, and counts as seconds alone.
 
     Raises:
       TrainingError: a loss is not finite, or the features collapsed. Checkpoints written
         before that step stay; none is written after it.
     """
-    before = before or {"seconds": 0.0, "images": 0}
+    before = before or {"seconds": 0.0, "images": 0, "flops": 0}
     spent, images = before["seconds"], before["images"]
     if checkpoints.latest_step() is not None:
         state, cost = checkpoints.restore(state)
@@ -58,17 +61,17 @@ def train(
     begun = f"resumed at step {start}/{steps}" if start else f"{steps} steps"
     print(f"{name}: {begun}; compiling", flush=True)
     began = time.monotonic()
+    flops = step_fn.flops(state, steps)  # before a step takes the state over
     progress = Progress(name, start, steps, folder)
     # Metrics stay on the device until they are looked at: the host must not wait for a step.
     unseen: dict[int, dict[str, jax.Array]] = {}
 
     def cost(step: int) -> dict[str, float]:
         seconds = spent + time.monotonic() - began
-        return {
-            "seconds": round(seconds, 3),
-            "steps": step,
-            "images": images,
-        }
+        found = {"seconds": round(seconds, 3), "steps": step, "images": images}
+        if flops and "flops" in before:
+            found["flops"] = before["flops"] + flops(step)
+        return found
 
     try:
         for step in range(start, steps):

@@ -28,6 +28,8 @@ class Training:
       modules: the network has its EC modules.
       trained: parts that move.
       batch_norm_train: parts in BatchNorm's training mode.
+      draw: name of its random streams: the order of the images, augmentation, the loss's own.
+      initial: name of the random stream of its initial weights, where it has fresh ones.
       min_spread: variance of the features, as a share of its start, that counts as collapse.
       head_only: of the parts that move, only the heads do.
       method: what unlearns, where the training is that.
@@ -40,6 +42,8 @@ class Training:
     modules: bool
     trained: tuple[str, ...]
     batch_norm_train: tuple[str, ...]
+    draw: str
+    initial: str
     min_spread: float = VANISHED
     head_only: bool = False
     method: Method | None = None
@@ -66,7 +70,8 @@ def plan(
         return _unlearning(config, splits, points, method)
     if stage == "proxy":
         oracle = plan("oracle", config, splits, points, method)
-        return _shortened(oracle, config.proxy.share)
+        shortened = _shortened(oracle, config.proxy.share)
+        return dataclasses.replace(shortened, draw=stage, initial=stage)
     modules = stage == "modules"
     group, part = ("modules", "modules") if modules else ("original", "backbone")
     indices = splits["retain_train"] if stage == "oracle" else everything
@@ -78,6 +83,8 @@ def plan(
         modules=modules,
         trained=(part,),
         batch_norm_train=(part,),
+        draw=stage,
+        initial=stage,
     )
 
 
@@ -86,6 +93,7 @@ def _unlearning(
 ) -> Training:
     parts = ("backbone", "modules") if method.uses_modules else ("backbone",)
     taken = config.unlearn.batch_norm == "train" and not method.head_only
+    draw = f"unlearn/draw{method.draw}" if method.draw else "unlearn"
     streams = {
         name: (splits[f"{name}_train"], config.data[f"{name}_batch_size"])
         for name in method.streams
@@ -98,23 +106,31 @@ def _unlearning(
         modules=method.uses_modules,
         trained=parts,
         batch_norm_train=parts if taken else (),
+        draw=draw,
+        initial=draw,
         min_spread=config.unlearn.min_spread,
         head_only=method.head_only,
         method=method,
     )
-    if not method.fresh:
+    if method.fresh is None:
         return training
-    oracle = _shortened(plan("oracle", config, splits, points, method), method.fresh)
+    oracle = plan("oracle", config, splits, points, method)
+    steps = round(method.images / config.data.batch_size) or 1
+    short = dataclasses.replace(oracle, steps=steps)
     return dataclasses.replace(
-        oracle,
+        short if method.images else _shortened(oracle, method.fresh),
         streams={"retain": oracle.streams[supervised.STREAM]},
         loss=method.loss,
+        draw=draw,
+        initial=method.initial or draw,
         method=method,
     )
 
 
 def _shortened(training: Training, share: float) -> Training:
-    return dataclasses.replace(training, steps=max(round(share * training.steps), 1))
+    """For a share of its steps; for at least one, unless no share is asked for."""
+    steps = max(round(share * training.steps), 1) if share else 0
+    return dataclasses.replace(training, steps=steps)
 
 
 def _steps(epochs: float, examples: int, batch_size: int) -> int:

@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ec_jax import methods, rng
+from ec_jax import methods, parallel, rng
 from ec_jax.data import augment
+from ec_jax.losses.classification import cross_entropy
 from ec_jax.models.network import Variables
 from ec_jax.scenario import Scenario
 from ec_jax.training.plan import Training
@@ -60,3 +62,42 @@ def with_parameters(
     trained = (*training.trained, "method")
     params = {**start["params"], "method": own}
     return dataclasses.replace(training, trained=trained), {**start, "params": params}
+
+
+def cost(
+    seconds: float, method: methods.Method, context: methods.Context, batches: Batches
+) -> dict[str, float]:
+    """What was spent before the first step.
+
+    Args:
+      seconds: in which it was.
+      method: that was prepared.
+      context: what it was given.
+      batches: of which it was handed its images.
+
+    Returns:
+      ``seconds``, ``images`` and, where it is known, ``flops``: as many times the floating point
+      operations of one image, of which the method says by ``handed`` what it does with it.
+    """
+    found = {"seconds": round(seconds, 3), "images": batches.images}
+    each = _flops_an_image(method, context, batches.scenario) if batches.images else 0
+    return found if each is None else {**found, "flops": batches.images * each}
+
+
+def _flops_an_image(
+    method: methods.Method, context: methods.Context, scenario: Scenario
+) -> int | None:
+    if not method.handed:
+        return None
+    model, last = dict(context.original), context.network.points[-1]
+    params = model.pop("params")
+
+    def logits(params, image):
+        return context.forward({"params": params, **model}, image).logits[last]
+
+    def loss(params, image):
+        return cross_entropy(logits(params, image), jnp.zeros(1, jnp.int32)).sum()
+
+    program = {"forward": logits, "gradient": jax.grad(loss)}[method.handed]
+    image = jax.ShapeDtypeStruct((1, *scenario.data.image_shape), jnp.float32)
+    return parallel.flops(jax.jit(program), params, image)

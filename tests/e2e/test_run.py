@@ -34,7 +34,11 @@ def test_metrics_have_schema_scenario_models_and_cost(metrics):
     assert metrics["scenario"]["dataset"] == "digits"
     assert sum(metrics["scenario"]["images"].values()) == 1797
     for stage in ("original", "oracle", "modules", "unlearn"):
-        assert set(metrics["cost"][stage]) == {"seconds", "steps", "images"}
+        assert set(metrics["cost"][stage]) == {"seconds", "steps", "images", "flops"}
+        assert metrics["cost"][stage]["flops"] % metrics["cost"][stage]["steps"] == 0
+    # The same network, recipe and batch: the same operations a step.
+    a_step = [c["flops"] / c["steps"] for c in map(metrics["cost"].get, ("original", "oracle"))]
+    assert a_step[0] == a_step[1] > 0
     assert metrics["cost"]["unlearn"]["steps"] == 12
     assert metrics["cost"]["unlearn"]["images"] == 12 * (
         small().data.retain_batch_size + small().data.forget_batch_size
@@ -42,7 +46,7 @@ def test_metrics_have_schema_scenario_models_and_cost(metrics):
 
 
 def test_every_model_has_every_number(metrics):
-    keys = {f"accuracy/{s}" for s in SPLITS}
+    keys = {f"{m}/{s}" for m in ("accuracy", "agreement") for s in SPLITS}
     for split in SPLITS:
         for point in metrics["scenario"]["points"]:
             keys |= {f"cka_to_{r}/{split}/{point}" for r in ("original", "oracle")}
@@ -62,6 +66,7 @@ def test_every_model_has_every_number(metrics):
         keys.add(f"idi_spread/{point}")
     keys |= {"idi/difference", "idi/denominator"}
     keys |= {"rus/to_original", "rus/to_oracle", "gap/logit", "gap/representation"}
+    keys |= {"closeness/original", "closeness/oracle"}
     for name, values in metrics["models"].items():
         # With a small denominator the index is left out.
         assert set(values) - {"idi/value", "idi/spread"} == keys, name
@@ -73,6 +78,7 @@ def test_similarity_to_itself_is_one_and_accuracies_are_percent(metrics):
         for model in ("original", "oracle"):
             key = f"cka_to_{model}/{split}/stage4"
             assert metrics["models"][model][key] == pytest.approx(1, abs=1e-5)
+        assert metrics["models"]["oracle"][f"agreement/{split}"] == 100
     assert metrics["models"]["original"]["accuracy/retain_train"] > 50
     assert metrics["models"]["oracle"]["accuracy/forget_train"] == 0
 
@@ -273,10 +279,12 @@ def test_what_was_cut_off_is_not_built_upon(workdir, tmp_path):
     with pytest.raises(InputError, match="evaluate needs unlearn, which is at step 10 of 12"):
         Experiment(small(stages="original,evaluate"), cut)
     Experiment(small(), cut).run()
-    assert (
-        json.loads((cut / "metrics.json").read_text())["models"]
-        == json.loads((workdir / "metrics.json").read_text())["models"]
-    )
+    again, whole = (json.loads((run / "metrics.json").read_text()) for run in (cut, workdir))
+    assert again["models"] == whole["models"]
+    for found in (again, whole):
+        for spent in found["cost"].values():
+            del spent["seconds"]
+    assert again["cost"] == whole["cost"]
 
 
 @pytest.mark.slow

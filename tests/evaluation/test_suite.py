@@ -54,6 +54,11 @@ def test_all_metrics_of_all_models(features):
     assert found["oracle"]["gap/logit"] == 0
     assert found["oracle"]["gap/representation"] == 0
     assert found["unlearned"]["gap/representation"] > 0.1
+    assert found["oracle"]["closeness/oracle"] == pytest.approx(1)
+    assert found["original"]["closeness/original"] == pytest.approx(1)
+    assert found["oracle"]["agreement/forget_test"] == 100
+    later = found["unlearned"]["cka_to_oracle/forget_test/stage2"]  # the last of two
+    assert found["unlearned"]["closeness/oracle"] == later < 1
     assert found["unlearned"]["probe/forget_test/stage1"] > 90
     assert found["unlearned"]["misalignment/head_to_mean"] > 90
 
@@ -75,6 +80,13 @@ def test_a_number_that_is_not_finite_stops_the_evaluation(features):
     bad["retain_test"].points["stage2"][0, 0] = np.nan
     with pytest.raises(TrainingError, match=r"retain_test/stage2 of the unlearned model is nan"):
         suite.evaluate({**features, "unlearned": bad}, config())
+
+
+def test_an_oracle_that_is_not_finite_is_named_and_not_who_is_compared_with_it(features):
+    bad = model(1)
+    bad["retain_test"].logits[0, 0] = np.nan
+    with pytest.raises(TrainingError, match=r"accuracy/retain_test of the oracle model is nan"):
+        suite.evaluate({**features, "oracle": bad}, config())
 
 
 def test_every_metric_is_documented(features):

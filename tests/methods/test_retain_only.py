@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import tiny
 
+from ec_jax.errors import InputError
+from ec_jax.training.plan import plan
+
 RETAIN = ("retain",)
 
 
@@ -26,7 +29,33 @@ def test_no_forget_image_is_read(name):
 def test_retraining_takes_the_share_of_the_oracles_updates():
     assert tiny.method("retrain").fresh == 1
     assert tiny.method("retrain", share=0.25).fresh == 0.25
-    assert tiny.method("finetune").fresh == 0
+    assert tiny.method("retrain", share=0.0).fresh == 0
+    assert tiny.method("finetune").fresh is None
+    assert tiny.method("retrain", images=640).images == 640
+    assert tiny.method("retrain").images == 0
+
+
+def test_a_draw_is_named_and_the_first_is_the_stages_own():
+    splits = {f"{part}_train": np.arange(8) for part in ("retain", "forget")}
+
+    def streams(**settings):
+        c = tiny.config("retrain", **settings)
+        made = plan("unlearn", c, splits, tiny.POINTS, tiny.method("retrain", **settings))
+        return made.draw, made.initial
+
+    assert streams() == ("unlearn", "unlearn")
+    assert streams(draw=2) == ("unlearn/draw2", "unlearn/draw2")
+    assert streams(initial="original") == ("unlearn", "original")
+    assert streams(draw=2, initial="original") == ("unlearn/draw2", "original")
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [("share", -0.1), ("share", 1.1), ("initial", "oracle"), ("draw", -1), ("draw", 0.5)],
+)
+def test_settings_of_retraining_that_cannot_be_are_refused(field, bad):
+    with pytest.raises(InputError, match=rf"retrain\.{field}"):
+        tiny.config("retrain", **{field: bad})
 
 
 @pytest.mark.parametrize(("progress", "pressure"), [(0.0, 1.0), (0.75, 0.25)])

@@ -84,11 +84,37 @@ def test_a_row_is_the_mean_over_its_runs(label, model, tmp_path):
 def test_cost_counts_the_modules_and_is_a_share_of_the_oracles():
     (found,) = compare(DIGITS[0])
     cost = json.loads(DIGITS[0].read_text())["cost"]
+    assert "cost/flops" not in columns(found)  # which this run is without
     for unit in ("steps", "seconds"):
         share = 100 * (cost["unlearn"][unit] + cost["modules"][unit]) / cost["oracle"][unit]
         assert row(found, "ec").spread(f"cost/{unit}").mean == pytest.approx(share)
         assert row(found, "oracle").spread(f"cost/{unit}").mean == 100
         assert row(found, "original").spread(f"cost/{unit}") is None
+
+
+def columns(found):
+    return [column.key for shown in found.tables for column in shown.columns]
+
+
+def test_agreement_and_closeness_have_columns_where_they_were_measured(tmp_path):
+    keys = ["agreement/forget_test", "closeness/original", "closeness/oracle"]
+    (old,) = compare(DIGITS[0])
+    assert not set(keys) & set(columns(old))
+    (new,) = compare(put(tmp_path / "a", metrics(unlearned=dict.fromkeys(keys, 0.5))))
+    assert [key for key in columns(new) if key in keys] == keys
+
+
+def test_floating_point_operations_are_a_share_of_the_oracles(tmp_path):
+    new = metrics()
+    for stage, flops in {"oracle": 400, "modules": 60, "unlearn": 40}.items():
+        new["cost"][stage]["flops"] = flops
+    (found,) = compare(put(tmp_path / "a", new))
+    assert row(found, "ec").spread("cost/flops").mean == 25
+    assert row(found, "oracle").spread("cost/flops").mean == 100
+    # Of modules whose operations are not known there is no sum.
+    del new["cost"]["modules"]["flops"]
+    (found,) = compare(put(tmp_path / "b", new))
+    assert row(found, "ec").spread("cost/flops") is None
 
 
 def test_a_run_that_trained_no_oracle_has_no_share(tmp_path):

@@ -22,6 +22,22 @@ def full():
     return example_run.metrics()
 
 
+NEWER = {  # numbers that the published runs are without
+    "agreement/forget_test": (8.1, 100.0, 45.9),
+    "closeness/original": (1.0, 0.712, 0.634),
+    "closeness/oracle": (0.712, 1.0, 0.653),
+}
+
+
+def with_newer():
+    """The same with every number that there may be."""
+    metrics = full()
+    for key, values in NEWER.items():
+        for model, value in zip(("original", "oracle", "unlearned"), values, strict=True):
+            metrics["models"][model][key] = value
+    return metrics
+
+
 def tree(metrics=None, details=None, config=None):
     metrics = full() if metrics is None else metrics
     details = example_run.details() if details is None else details
@@ -50,7 +66,7 @@ def test_the_verdict_comes_first_and_everything_else_after_it():
 
 
 def test_the_table_holds_the_numbers_of_the_run():
-    metrics = full()
+    metrics = with_newer()
     shown = rows(part(tree(metrics), "numbers"), "Original, oracle and unlearned model")
     for label, key, digits_shown, goal in table.rows(metrics["scenario"]["points"]):
         if "/earlier_" in key:  # this run is not one of a sequence
@@ -61,6 +77,17 @@ def test_the_table_holds_the_numbers_of_the_run():
         assert shown[label][4] == goal
     assert shown["k-NN accuracy, forget, test, stage4 (%)"][3] == "+8.1"
     assert shown["CKA to oracle, forget, test, stage4"][3] == "–"  # its target is 1
+    (closeness,) = (cells for label, cells in shown.items() if label.startswith("closeness to ori"))
+    assert closeness == ["1.000", "0.712", "0.634", "−0.078", "the oracle's"]
+
+
+def test_numbers_that_an_older_run_is_without_have_no_row():
+    shown = rows(part(tree(), "numbers"), "Original, oracle and unlearned model")
+    assert not [label for label in shown if "agreement" in label or "closeness" in label]
+    assert table.text(full()).count("closeness") == table.markdown(full()).count("agreement") == 0
+    text = table.text(with_newer())
+    assert "agreement with the oracle's predictions, forget, test (%)" in text
+    assert text.count("closeness to ") == 2
 
 
 def test_every_key_is_in_the_last_table():
@@ -163,6 +190,21 @@ def test_cost_is_told_against_the_oracles():
     assert rows(section, "What every part took")["Evaluation"] == [
         "–", "5,391", f"{full()['cost']['evaluate']['seconds']:.0f}",
     ]  # fmt: skip
+
+
+FLOPS = {"original": 2e9, "oracle": 1e9, "modules": 1e8, "unlearn": 2e8}
+
+
+def test_floating_point_operations_are_a_part_of_the_cost_where_they_are_known():
+    metrics = full()
+    for stage, flops in FLOPS.items():
+        metrics["cost"][stage]["flops"] = flops
+    section = part(tree(metrics), "cost")
+    assert "63 % of the oracle's images, 30 % of the oracle's FLOPs, " in section.text
+    shown = rows(section, "What every part took")
+    assert shown["Unlearning"][2] == "200,000,000"
+    assert shown["Evaluation"][2] == "–"
+    assert "FLOPs" not in part(tree(), "cost").text
 
 
 # What is missing.
