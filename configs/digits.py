@@ -14,8 +14,8 @@ def get_config():
     c.data.batch_size = 64
     c.original.epochs = 60.0
     c.unlearn.steps = 80
-    c.unlearn.optimizer.learning_rate = 0.01
     # A network that fits its training images whole holds the class in its last stages.
     c.ec.weights = "geometric"
     c.ec.temperature = 0.07
+    c.recipes = default.tuned("digits")
     return c
