@@ -111,7 +111,10 @@ def _trial(overrides: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]
     from ec_jax.report import table
 
     if "failed" in metrics:
-        return {"settings": overrides, "score": None, "verdict": "failed", **metrics}
+        why = metrics["failed"].partition(";")[
+            0
+        ]  # what to do about it names this machine's folders
+        return {"settings": overrides, "score": None, "verdict": "failed", "failed": why}
     values, (verdict, _) = metrics["models"]["unlearned"], table.judged(metrics)
     shown = [k for k in values if k.startswith(("accuracy/", "gap/"))]
     return {
