@@ -113,7 +113,7 @@ def _trial(overrides: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]
     if "failed" in metrics:
         why = metrics["failed"].partition(";")[
             0
-        ]  # what to do about it names this machine's folders
+        ]  # the rest names folders of this machine
         return {"settings": overrides, "score": None, "verdict": "failed", "failed": why}
     values, (verdict, _) = metrics["models"]["unlearned"], table.judged(metrics)
     shown = [k for k in values if k.startswith(("accuracy/", "gap/"))]
