@@ -111,9 +111,7 @@ def _trial(overrides: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]
     from ec_jax.report import table
 
     if "failed" in metrics:
-        why = metrics["failed"].partition(";")[
-            0
-        ]  # the rest names folders of this machine
+        why = metrics["failed"].partition(";")[0]  # the rest names folders of this machine
         return {"settings": overrides, "score": None, "verdict": "failed", "failed": why}
     values, (verdict, _) = metrics["models"]["unlearned"], table.judged(metrics)
     shown = [k for k in values if k.startswith(("accuracy/", "gap/"))]

@@ -22,7 +22,16 @@ OTHERS = (
     "scrub",
     "unsir",
 )
-CONTROLS = ("untrained", "oracle_same_start", "oracle_b", "oracle_c", "scratch_matched")
+CONTROLS = (
+    "untrained",
+    "oracle_same_start",
+    "oracle_b",
+    "oracle_c",
+    "scratch_matched",
+    "scratch_matched_ec",
+    "scratch_matched_proxy",
+)
+EC_COST = 1.6  # FLOPs of EC and its modules' training, as a multiple of those of a plain step
 VARIANTS = {  # of EC, beyond the paper
     "ec_targeted": {"ec.targets": "pseudo"},
     "ec_pseudo": {"ec.pseudo": 1.0},
@@ -51,5 +60,12 @@ def controls(config):
         "oracle_same_start": {"method": "retrain", "retrain.initial": "original"},
         "oracle_b": {"method": "retrain"},
         "oracle_c": {"method": "retrain", "retrain.draw": 1},
-        "scratch_matched": {"method": "retrain", "retrain.images": images},
+        # At the cost of a gradient method, of EC, and of EC with a proxy.
+        "scratch_matched": _scratch(images),
+        "scratch_matched_ec": _scratch(round(EC_COST * images)),
+        "scratch_matched_proxy": _scratch(round(EC_COST * images), config.proxy.share),
     }
+
+
+def _scratch(images, share=0.0):
+    return {"method": "retrain", "retrain.share": share, "retrain.images": images}

@@ -119,7 +119,7 @@ class Method:
       head_only: nothing but the head moves, and BatchNorm's statistics stay.
       fresh: a share of the oracle's updates, for which a fresh network is trained by the
         original's recipe in place of the original; 0: it stays untrained. None: the original is.
-      images: that a fresh network reads in all, in place of a share; 0: the share.
+      images: that a fresh network reads beside the share.
       initial: the training from whose initial weights a fresh network starts (``original``);
         empty: from its own.
       draw: which draw of initial weights, of the order of the images and of augmentations it is.

@@ -5,8 +5,8 @@
 With s = 1 it is the oracle drawn a second time, from other initial weights and in another order
 of the images: what it differs by is the chance that no method can be blamed for. With a smaller
 s it is training from scratch at the compute that a method spent: the row to beat. With s = 0 no
-update is made: the untrained network, which has forgotten everything. ``images`` says how long in
-images, as many as a method reads, to the nearest batch.
+update is made: the untrained network, which has forgotten everything. ``images``, as many as a
+method reads, are trained on beside the share, to the nearest batch.
 
 ``draw`` is the number of the draw: each has initial weights, an order of the images and
 augmentations of its own, independent of the others'. With ``initial`` = original the weights are
@@ -27,7 +27,7 @@ from ec_jax.methods import chosen, finetune
 
 SETTINGS = {
     "share": (1.0, "[0, 1]", "of the oracle's updates; 0 = the untrained network"),
-    "images": (0, ">= 0", "that it reads in all, in place of a share; 0 = the share"),
+    "images": (0, ">= 0", "that it reads beside the share"),
     "initial": ("own", "own | original", "whose initial weights: its own, or the original's"),
     "draw": (0, ">= 0", "which draw of initial weights and of the order of the images"),
 }

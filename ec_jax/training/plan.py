@@ -70,8 +70,8 @@ def plan(
         return _unlearning(config, splits, points, method)
     if stage == "proxy":
         oracle = plan("oracle", config, splits, points, method)
-        shortened = _shortened(oracle, config.proxy.share)
-        return dataclasses.replace(shortened, draw=stage, initial=stage)
+        steps = max(round(config.proxy.share * oracle.steps), 1)
+        return dataclasses.replace(oracle, steps=steps, draw=stage, initial=stage)
     modules = stage == "modules"
     group, part = ("modules", "modules") if modules else ("original", "backbone")
     indices = splits["retain_train"] if stage == "oracle" else everything
@@ -115,22 +115,16 @@ def _unlearning(
     if method.fresh is None:
         return training
     oracle = plan("oracle", config, splits, points, method)
-    steps = round(method.images / config.data.batch_size) or 1
-    short = dataclasses.replace(oracle, steps=steps)
+    steps = round(method.fresh * oracle.steps + method.images / config.data.batch_size)
     return dataclasses.replace(
-        short if method.images else _shortened(oracle, method.fresh),
+        oracle,
+        steps=max(steps, 1) if method.fresh or method.images else 0,
         streams={"retain": oracle.streams[supervised.STREAM]},
         loss=method.loss,
         draw=draw,
         initial=method.initial or draw,
         method=method,
     )
-
-
-def _shortened(training: Training, share: float) -> Training:
-    """For a share of its steps; for at least one, unless no share is asked for."""
-    steps = max(round(share * training.steps), 1) if share else 0
-    return dataclasses.replace(training, steps=steps)
 
 
 def _steps(epochs: float, examples: int, batch_size: int) -> int:

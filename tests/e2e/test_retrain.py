@@ -129,7 +129,10 @@ def test_the_originals_initial_weights_leave_the_order_to_the_draw(original, tmp
     assert not same(own[0], shared[0])
 
 
-@pytest.mark.parametrize(("images", "steps"), [(130, 2), (1, 1), (64, 1)])
-def test_it_may_read_as_many_images_as_a_method_does(original, tmp_path, images, steps):
-    run(original, tmp_path, retrain__images=images, retrain__share=0.5)
+# The oracle takes three steps of 64 images.
+@pytest.mark.parametrize(
+    ("share", "images", "steps"), [(0.0, 130, 2), (0.0, 1, 1), (0.0, 64, 1), (1.0, 64, 4)]
+)
+def test_it_may_read_as_many_images_as_a_method_does(original, tmp_path, share, images, steps):
+    run(original, tmp_path, retrain__images=images, retrain__share=share)
     assert [p.name for p in (tmp_path / "checkpoints" / "unlearn").iterdir()] == [str(steps)]
