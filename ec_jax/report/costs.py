@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from ec_jax.report.tradeoff import COLOURS, INK, MARKERS, Plot, legend, new_figure
 
 _SMALLEST = 0.1  # percent: left of it everything is drawn there, as closed forms take next to none
@@ -24,32 +27,11 @@ def scatter(points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Seque
             (handles[kind],) = axes.plot(
                 *zip(*mine, strict=True), ls="", ms=7.5, mec="white", mew=0.7, **look
             )
-    for name in best(points):
+    for name in _apart(best(points), points):
         axes.annotate(name, (max(points[name][0], _SMALLEST), points[name][1]), **_LABEL)
     legend(figure, handles)
     title = "Closeness to the oracle against compute"
     listed = "; ".join(f"{n}: {x:.3g} %, {y:.3f}" for n, (x, y) in points.items())
-    return Plot(figure, title, "", f"{title}. {listed}.")
-
-
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Plot:
-    """What each gains by more compute.
-
-    Args:
-      series: {name: [(FLOPs in percent of the oracle's, mean CKA to the oracle)]}.
-      title: the plot's heading.
-    """
-    figure, axes = _axes()
-    handles = {}
-    for i, (name, points) in enumerate(series.items()):
-        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-        (handles[name],) = axes.plot(
-            *zip(*sorted(points), strict=True), lw=1.8, ms=7, mec="white", mew=0.6, **look
-        )
-    legend(figure, handles)
-    listed = "; ".join(
-        f"{n}: " + ", ".join(f"{x:.3g} % {y:.3f}" for x, y in sorted(p)) for n, p in series.items()
-    )
     return Plot(figure, title, "", f"{title}. {listed}.")
 
 
@@ -67,7 +49,18 @@ def best(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return [name for name in points if not beaten(name)]
 
 
-def _axes():
+def _apart(names: Sequence[str], points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Those, the nearest to the oracle first, whose names do not lie on one another."""
+    high = [points[name][1] for name in names]
+    line = 0.06 * (max(high) - min(high)) if high else 0.0
+    kept: list[str] = []
+    for name in sorted(names, key=lambda n: -points[n][1]):
+        if all(points[other][1] - points[name][1] > line for other in kept):
+            kept.append(name)
+    return kept
+
+
+def _axes() -> tuple[Figure, Axes]:
     figure, axes = new_figure()
     axes.set(xscale="log", xlabel="FLOPs, percent of retraining's", ylabel="mean CKA to the oracle")
     axes.axvline(100, color=INK, lw=1, alpha=0.45, zorder=1)

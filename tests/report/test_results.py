@@ -1,28 +1,48 @@
 """The published runs: the pages are made from them, and they show what the recipes promise."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from command import changed
 
 from configs import digits
-from docs import publish
+from configs.sweeps import methods
+from docs import publish, study
+from ec_jax import recipes, registry
 from ec_jax import workdir as workdir_lib
-from ec_jax.report import summary, table
+from ec_jax.report import table
 
 ROOT = Path(__file__).parent.parent.parent
 LAST = "stage4"
-RUNS = [(s, run) for s in publish.COMMANDS for run in publish.load(s)]
+PUBLISHED = [s for s in publish.SCENARIOS if publish.load(s)]
+STUDIED = [s for s in PUBLISHED if s not in publish.EARLIER]
+RUNS = [(s, run) for s in PUBLISHED for run in publish.load(s)]
 each_run = pytest.mark.parametrize(
     ("scenario", "run"), RUNS, ids=[f"{s}-{r['scenario']['seed']}" for s, r in RUNS]
 )
 
 
-def test_every_scenario_has_three_seeds():
-    found = {(scenario, run["scenario"]["seed"]) for scenario, run in RUNS}
-    assert found == {(s, seed) for s in publish.COMMANDS for seed in range(3)}
+@pytest.mark.parametrize("scenario", STUDIED)
+def test_a_study_has_every_row_with_three_seeds(scenario):
+    rows = methods.get_rows(recipes.complete(digits.get_config()))
+    found = {name: row.seeds for name, row in study.rows(scenario).items() if row.kind == "method"}
+    assert found == dict.fromkeys(rows, (0, 1, 2))
+
+
+@pytest.mark.parametrize("scenario", STUDIED)
+def test_every_search_has_six_trials_a_method_and_chose_the_recipe(scenario):
+    search = json.loads((study.RESULTS / "tuning" / f"{scenario}.json").read_text())
+    chosen = json.loads((ROOT / "configs" / "recipes" / f"{scenario}.json").read_text())
+    assert chosen.keys() == search["methods"].keys() == set(registry.names()) - {"retrain"}
+    assert search["config"]["data"]["validation"] > 0
+    for name, trials in search["methods"].items():
+        assert len(trials) == 6
+        whole = [t for t in trials if t["verdict"] not in ("damaged", "failed")]
+        nearest = min(whole, key=lambda t: t["score"])  # none collapses with its recipe
+        assert chosen[name] == nearest["settings"]
 
 
 def test_the_pages_are_what_the_files_give():
@@ -31,14 +51,17 @@ def test_the_pages_are_what_the_files_give():
     assert (ROOT / "docs" / "audit.md").read_text() == publish.audit_page()
 
 
-@pytest.mark.parametrize("scenario", publish.COMMANDS)
+@pytest.mark.parametrize("scenario", PUBLISHED)
 def test_the_control_is_superficial(scenario):
-    (run,) = publish.load(scenario, "head_distill")
-    assert run["models"]["unlearned"]["accuracy/forget_test"] <= 1
-    assert table.judged(run)[0].name == "superficial"
-    same = publish.load(scenario)[0]["models"]
-    for reference in ("original", "oracle"):
-        assert run["models"][reference] == same[reference]
+    runs = publish.load(scenario, "head_distill")
+    assert runs
+    for run in runs:
+        assert run["models"]["unlearned"]["accuracy/forget_test"] <= 1
+        assert table.judged(run)[0].name == "superficial"
+        same = publish.load(scenario)[run["scenario"]["seed"]]["models"]
+        for reference in ("original", "oracle"):
+            for key in run["models"][reference].keys() & same[reference].keys():
+                assert run["models"][reference][key] == same[reference][key]
 
 
 @each_run
@@ -80,67 +103,103 @@ def test_neighbours_of_forgotten_images_move_towards_the_oracles(run):
     assert unlearned <= original - (original - oracle) / 4
 
 
-# The mean and the spread.
+# The page's numbers, reckoned again from the files.
 
 
-def two():
-    runs = [json.loads(json.dumps(publish.load("digits")[0])) for _ in range(2)]
-    for seed, run in enumerate(runs):
-        run["scenario"]["seed"] = seed
-        run["models"]["unlearned"]["accuracy/forget_test"] = 4.0 * seed
-    return runs
+def _numbers(scenario, row):
+    runs = publish.load(scenario, row)
+    points = runs[0]["scenario"]["points"][1:]
+    for run in runs:
+        values = run["models"]["unlearned"]
+        yield {
+            "gap": values["gap/representation"],
+            "near": np.mean([values[f"cka_to_oracle/forget_test/{p}"] for p in points]),
+            "like": np.mean([values[f"cka_to_original/forget_test/{p}"] for p in points]),
+            "kept": values["accuracy/retain_test"],
+            "short": run["models"]["oracle"]["accuracy/retain_test"]
+            - values["accuracy/retain_test"],
+        }
 
 
-def test_a_cell_is_the_mean_the_lowest_and_the_highest():
-    shown = summary.markdown(two())
-    (row,) = (x for x in shown.splitlines() if x.startswith("| accuracy, forget, test (%)"))
-    assert row.split(" | ")[3] == "2.0 (0.0 to 4.0)"
-    assert "(" not in row.split(" | ")[1]
+def _means(scenario):
+    names = {p.stem.rpartition("-seed")[0] for p in (study.RESULTS / scenario).glob("*.json")}
+    out = {}
+    for name in names:
+        runs = list(_numbers(scenario, name))
+        out[name] = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
+    return out
 
 
-def test_runs_of_different_scenarios_are_not_mixed():
-    runs = two()
-    runs[1]["scenario"]["forget_classes"] = [4]
-    with pytest.raises(ValueError, match="all of the same scenario"):
-        summary.markdown(runs)
-    with pytest.raises(ValueError, match="0 runs"):
-        summary.markdown([])
+@pytest.mark.parametrize("scenario", STUDIED)
+def test_the_answers_are_those_of_the_files(scenario):
+    found = {question: (answer, said) for question, answer, said in study.answers(scenario)}
+    m = _means(scenario)
+    logit = [*study.LOGITS, "head_distill"]
+    lower = all(m["ec"]["like"] < m[name]["like"] for name in logit)
+    assert found["a"][0] == ("yes" if lower and m["ec"]["short"] <= 1.5 else "no")
+    hosts = [name.removesuffix("+ec") for name in m if name.endswith("+ec")]
+    good = [
+        h
+        for h in hosts
+        if m[f"{h}+ec"]["like"] < m[h]["like"] and m[h]["kept"] - m[f"{h}+ec"]["kept"] <= 1
+    ]
+    assert found["b"][0] == ("yes" if len(good) >= 4 else "no")
+    assert found["b"][1].startswith(f"{len(good)} of {len(hosts)} hosts")
+    ours = [name for name in m if name == "ec" or name.startswith("ec_") or name.endswith("+ec")]
+    controls = {*methods.CONTROLS, "head_distill"}
+    others = [name for name in m if name not in ours and name not in controls]
+    best = min(ours, key=lambda name: m[name]["gap"])
+    assert f"{best} {m[best]['gap']:.3f} and {m[best]['near']:.3f}" in found["c"][1]
+    nearest = all(m[best]["gap"] < m[name]["gap"] for name in others)
+    nearest = nearest and all(m[best]["near"] > m[name]["near"] for name in others)
+    start = max(m[name]["near"] for name in study.LOGITS)
+    way = (m[best]["near"] - start) / (m["oracle_b"]["near"] - start)
+    assert found["c"][0] == ("yes" if nearest and way >= 0.5 else "no")
 
 
-def test_a_number_missing_from_some_runs_says_how_many_have_it():
-    runs = two()
-    del runs[0]["models"]["unlearned"]["accuracy/forget_test"]
-    shown = summary.markdown(runs)
-    (row,) = (x for x in shown.splitlines() if x.startswith("| accuracy, forget, test (%)"))
-    assert row.startswith("| accuracy, forget, test (%); 1 of 2 seeds | 100.0 | 0.0 | 4.0 |")
-    del runs[1]["models"]["unlearned"]["accuracy/forget_test"]
-    assert "| accuracy, forget, test" not in summary.markdown(runs)
+@pytest.mark.parametrize("scenario", STUDIED)
+def test_the_table_shows_mean_and_deviation(scenario):
+    row = next(
+        line for line in study.main_table(scenario).splitlines() if line.startswith("| ec |")
+    )
+    gaps = [run["gap"] for run in _numbers(scenario, "ec")]
+    assert f" {np.mean(gaps):.3f} ± {np.std(gaps, ddof=1):.3f} " in row
+    assert all(math.isfinite(gap) for gap in gaps)
 
+
+# Publishing.
 
 SOURCE = ROOT / "docs" / "results" / "digits" / "ec-seed1.json"
 
 
 @pytest.fixture
-def run_dir(tmp_path, monkeypatch):
-    """A run of the digits config, seed 1, and a folder of its own for what is published."""
-    monkeypatch.setattr(publish, "RESULTS", tmp_path / "results")
-    folder = tmp_path / "run"
-    folder.mkdir()
-    shutil.copy(SOURCE, folder / "metrics.json")
-    workdir_lib.write_resolved(changed(digits.get_config(), seed=1), folder)
+def workdir(tmp_path, monkeypatch):
+    """A sweep's folder with one cell, and a folder of its own for what is published."""
+    monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
+    folder = tmp_path / "sweep"
+    (folder / "results").mkdir(parents=True)
+    shutil.copy(SOURCE, folder / "results" / SOURCE.name)
+    workdir_lib.write_resolved(recipes.complete(digits.get_config()), folder)
     return folder
 
 
-def test_publishing_takes_a_run_under_its_method_and_seed(run_dir):
-    publish.publish("digits", [run_dir])
+def test_publishing_takes_a_cell_under_its_row_and_seed(workdir):
+    publish.publish("digits", workdir)
     assert publish.load("digits") == [json.loads(SOURCE.read_text())]
     with pytest.raises(SystemExit, match="scenario 'dogs': one of digits"):
-        publish.publish("dogs", [])
+        publish.publish("dogs", workdir)
 
 
-def test_a_run_of_another_config_is_not_published(run_dir):
-    other = changed(digits.get_config(), seed=1, unlearn__steps=3)
-    workdir_lib.write_resolved(other, run_dir)
-    with pytest.raises(SystemExit, match=r"unlearn.steps is 3 there and 240 here"):
-        publish.publish("digits", [run_dir])
-    assert not publish.RESULTS.exists()
+def test_a_sweep_of_another_config_is_not_published(workdir):
+    other = digits.get_config().unlock()
+    other.unlearn.steps = 3
+    workdir_lib.write_resolved(recipes.complete(other.lock()), workdir)
+    with pytest.raises(SystemExit, match=r"unlearn.steps is 3 there and 80 here"):
+        publish.publish("digits", workdir)
+    assert not study.RESULTS.exists()
+
+
+def test_a_folder_without_results_is_not_published(workdir):
+    (workdir / "results" / SOURCE.name).unlink()
+    with pytest.raises(SystemExit, match="holds no results"):
+        publish.publish("digits", workdir)
