@@ -73,7 +73,8 @@ Made by `python -m docs.publish` from the files under `docs/results`, one a run.
 the paper's. What the columns are: [metrics.md](metrics.md); the methods: [methods.md](methods.md).
 CKA is that of images to be forgotten, the mean over all stages but the first; **the target of every
 number is the oracle's, not zero.** Every method has the recipe that six trials on held-out training
-images gave it (`python -m ec_jax.tune`; all trials: `docs/results/tuning`); with EC added it keeps
+images gave it (`python -m ec_jax.tune`; all trials: `docs/results/tuning`, with the one that was passed over because
+it collapses with other seeds, `bad_teacher`'s on digits); with EC added it keeps
 that recipe. The FLOPs are those of unlearning with its modules and its proxy.
 
 The controls: `untrained` is a network with random weights; `oracle_same_start`, `oracle_b` and
