@@ -1,15 +1,15 @@
 """scikit-learn's digits (1,797 images of 8x8), the digit 3 forgotten.
 
 Command:  python -m ec_jax.main --config=configs/digits.py --workdir=runs/digits
-Measured: seeds 0 to 2, a run each, on 2 CPU cores: docs/results.md. The class is forgotten on
-          every split; the last stages move further than the oracle's on what is kept, too.
+Measured: every method, seeds 0 to 2, on 2 CPU cores: docs/results.md. EC forgets the class on every
+          split; the last stages move further than the oracle's on what is kept, too.
 """
 
 from configs import default
 
 
 def get_config():
-    """Digits with a small ResNet; a run takes about two minutes."""
+    """Digits with a small ResNet; a run takes one to two minutes."""
     c = default.get_config()
     c.data.batch_size = 64
     c.original.epochs = 60.0
