@@ -74,8 +74,8 @@ the paper's. What the columns are: [metrics.md](metrics.md); the methods: [metho
 CKA is that of images to be forgotten, the mean over all stages but the first; **the target of every
 number is the oracle's, not zero.** Every method has the recipe that six trials on held-out training
 images gave it (`python -m ec_jax.tune`; all trials: `docs/results/tuning`; `bad_teacher`'s best one
-on digits was passed over, as it collapses with other seeds); with EC added it keeps that recipe. The
-FLOPs are those of unlearning with its modules and its proxy.
+on digits was passed over, as it collapses with other seeds); with EC added it keeps that recipe.
+The FLOPs are those of unlearning with its modules and its proxy.
 
 The controls: `untrained` is a network with random weights; `oracle_same_start`, `oracle_b` and
 `oracle_c` are three more retrained networks, the first from the original's own initial weights, the
