@@ -157,8 +157,8 @@ def test_configs_that_differ_are_groups_that_say_in_what(tmp_path):
         "ec (ec.temperature=0.2)": [0, 1],
     }
     assert labels(read(*found, *warm, both)) == {
-        "ec (ec.temperature=0.07, unlearn.steps=240)": [0, 1],
-        "ec (ec.temperature=0.2, unlearn.steps=240)": [0, 1],
+        "ec (ec.temperature=0.07, unlearn.steps=80)": [0, 1],
+        "ec (ec.temperature=0.2, unlearn.steps=80)": [0, 1],
         "ec (ec.temperature=0.2, unlearn.steps=10)": [1],
     }
 
