@@ -89,7 +89,7 @@ def test_a_path_takes_the_names_place(tmp_path):
         text=True,
         env={**os.environ, **environment(EXAMPLE)},
     )
-    assert done.stdout.split() == ["1.0", "1.0", "0.01"], done.stderr
+    assert done.stdout.split() == ["1.0", "1.0", "0.02"], done.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ec_jax.methods import Context, Forward, Method, Step, ec
+from ec_jax.methods._weights import layer_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _of(step: Step, part: str) -> Step:
 def plugged(host: Method, config: Any, points: Sequence[str]) -> Plugged:
     """EC as ``config.ec`` describes it, added to a method."""
     chosen = ec.used_points(config, points)
-    weights = ec.layer_weights(config.ec.weights, len(chosen), config.ec.weights_sum)
+    weights = layer_weights(config.ec.weights, len(chosen), config.ec.weights_sum)
     if not config.ec.include_head:
         pairs = [(p, w) for p, w in zip(chosen, weights, strict=True) if p != points[-1]]
         chosen, weights = zip(*pairs, strict=True)

@@ -202,7 +202,7 @@ def test_delivered_models_have_the_originals_parameters_and_no_modules(workdir):
             {"unlearn__optimizer__learning_rate": 1e20, "unlearn__optimizer__clip": 0.0},
             "is (nan|inf)",
         ),
-        ({"unlearn__optimizer__weight_decay": 15.0, "unlearn__optimizer__clip": 0.0}, "collapsed"),
+        ({"unlearn__optimizer__weight_decay": 7.5, "unlearn__optimizer__clip": 0.0}, "collapsed"),
     ],
 )
 def test_a_run_that_goes_bad_stops_and_keeps_its_last_good_checkpoint(

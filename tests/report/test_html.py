@@ -172,7 +172,7 @@ def test_every_figure_is_told_in_words():
 
 def test_few_images_are_warned_of():
     assert "Only 37 test images" in part(tree(), "verdict").text
-    many = example_run.metrics("fashion_mnist_three")
+    many = example_run.metrics("fashion")
     assert "Only" not in part(tree(many), "verdict").text
 
 
