@@ -197,6 +197,7 @@ def test_the_view_holds_the_originals_features(devices):
         np.testing.assert_allclose(found[f"original/{point}"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_student_that_is_still_the_original_forgets_in_full_alike_on_any_devices():
     """By real updates: the gates start at 1, and devices do not change them."""
     runs = {d: tiny.updates("ec", two_models(), d, 3, calibrated=True) for d in (1, 2)}

@@ -125,6 +125,7 @@ def test_all_classes_but_one_can_be_forgotten(forerunners, tmp_path, method):
     check(run(forerunners, tmp_path / "run", method, forget__classes="0,1,2,3,4,5,6,7,8"))
 
 
+@pytest.mark.slow
 def test_all_of_ecs_variants_at_once(forerunners, tmp_path):
     variants = {"ec__targets": "pseudo", "ec__pseudo": 0.5, "ec__proxy": 0.3}
     variants["ec__calibrated"] = True

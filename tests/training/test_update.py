@@ -111,6 +111,7 @@ def test_one_image_a_stream_has_no_variance_to_lose():
     assert [h["spread"] for h in history] == [1, 1]
 
 
+@pytest.mark.slow
 def test_images_are_those_of_all_devices():
     for devices in (1, 2):
         _, history = train(devices, steps=1)
