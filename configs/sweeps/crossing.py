@@ -5,7 +5,7 @@ oracle's, each for an original (and an oracle) trained for half, once and twice 
 
 Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/crossing.py \
               --workdir=runs/crossing/digits
-Measured: docs/results.md
+Measured: not yet.
 """
 
 LENGTHS = (0.5, 1.0, 2.0)  # times the config's epochs of the original

@@ -2,7 +2,7 @@
 
 Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/ec.py \
               --workdir=runs/ablation/digits
-Measured: docs/results.md
+Measured: not yet.
 """
 
 VALUES = {
