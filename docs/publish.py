@@ -1,12 +1,13 @@
 """Takes a study's numbers into the documentation, and makes what is shown of them.
 
-    python -m docs.publish SCENARIO WORKDIR   # copies WORKDIR/results, then makes the pages
-    python -m docs.publish                    # makes the pages from docs/results alone
+    python -m docs.publish SCENARIO WORKDIR       # copies WORKDIR/results, then makes the pages
+    python -m docs.publish GRID/SCENARIO WORKDIR  # the same for ``ablation`` and ``crossing``
+    python -m docs.publish                        # makes the pages from docs/results alone
 
-WORKDIR is that of ``ec_jax.sweep`` with configs/sweeps/methods.py. A cell becomes
-``docs/results/SCENARIO/METHOD-seedN.json``. From these files are made ``docs/results.md`` and its
-pictures, the table in the README and its picture, and the verdicts in ``docs/audit.md``; a test
-compares.
+WORKDIR is that of ``ec_jax.sweep``, with configs/sweeps/methods.py or the grid's file. A cell of
+the former becomes ``docs/results/SCENARIO/METHOD-seedN.json``, a grid ``GRID/SCENARIO.json`` there.
+From these files are made ``docs/results.md`` and its pictures, the table in the README and its
+picture, and the verdicts in ``docs/audit.md``; a test compares.
 """
 
 import functools
@@ -14,13 +15,14 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from docs import study
+from docs import grids, study
 from docs.study import IMAGES, ROOT, SCENARIOS
 from ec_jax import config_file, recipes
 from ec_jax.errors import InputError
-from ec_jax.report import plots, table
+from ec_jax.report import plots, table, tradeoff
 from ec_jax.workdir import check_workdir, write_whole
 
 # Measured with an earlier recipe, before the study: what they set beside the scenario's config.
@@ -103,10 +105,17 @@ few hundredths chance.
 """
 
 
-def publish(scenario: str, workdir: Path) -> None:
-    """Copies a study's numbers, once it is seen to be one of the scenario's config."""
-    if scenario not in SCENARIOS:
-        sys.exit(f"scenario {scenario!r}: one of {', '.join(SCENARIOS)}")
+def publish(name: str, workdir: Path) -> None:
+    """Takes over a sweep's numbers, once it is seen to be one of the scenario's config.
+
+    Args:
+      name: SCENARIO, of the study, or GRID/SCENARIO.
+      workdir: of the sweep.
+    """
+    grid, _, scenario = name.rpartition("/")
+    if scenario not in SCENARIOS or (grid and grid not in grids.SWEEPS):
+        listed = f"one of {', '.join(SCENARIOS)}, or {'|'.join(grids.SWEEPS)}/ before it"
+        sys.exit(f"scenario {name!r}: {listed}")
     config = recipes.complete(config_file.load(SCENARIOS[scenario]))
     files = sorted((workdir / "results").glob("*.json"))
     try:
@@ -115,6 +124,9 @@ def publish(scenario: str, workdir: Path) -> None:
         check_workdir(config, workdir)
     except InputError as error:
         sys.exit(f"error: {error}")
+    if grid:
+        grids.take(grid, scenario, files)
+        return
     target = study.RESULTS / scenario
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.json"):
@@ -140,19 +152,37 @@ def results_page() -> str:
 
 
 def _section(scenario: str) -> str:
-    about, config = load(scenario)[0]["scenario"], SCENARIOS[scenario]
-    shown = "\n\n".join(
-        f"![{plot.title}](images/{name})" for name, plot in study.pictures(scenario).items()
-    )
+    about = load(scenario)[0]["scenario"]
     what = about.get("forget", ", ".join(about["forget_names"]))
     earlier = ", ".join(f"{k} = {v}" for k, v in EARLIER.get(scenario, {}).items())
     note = f"Not part of the study yet, and measured with {earlier}.\n\n" if earlier else ""
+    grid_parts = [_grid(grid, scenario) for grid in grids.SWEEPS if grids.load(grid, scenario)]
     return (
         f"## {scenario}\n\n{about['model']}; forgotten: {what}; {_images(about)}\n\n"
-        f"    python -m ec_jax.sweep --config={config} --sweep=configs/sweeps/methods.py "
-        f"--workdir=runs/{scenario}\n\n"
-        f"{note}{study.main_table(scenario)}\n{READING.get(scenario, '')}\n{shown}\n"
+        f"{_command(scenario, 'configs/sweeps/methods.py', scenario)}\n"
+        f"{note}{study.main_table(scenario)}\n{READING.get(scenario, '')}\n"
+        f"{_shown(study.pictures(scenario))}\n{''.join(grid_parts)}"
     )
+
+
+def _grid(grid: str, scenario: str) -> str:
+    command = _command(scenario, grids.SWEEPS[grid], f"{grid}_{scenario}")
+    return (
+        f"\n### {scenario}: {grids.TITLES[grid]}\n\n{command}\n"
+        f"{grids.shown(grid, scenario)}{_shown(grids.pictures(grid, scenario))}\n"
+        f"{READING.get(f'{grid}/{scenario}', '')}"
+    )
+
+
+def _command(scenario: str, sweep: str, name: str) -> str:
+    return (
+        f"    python -m ec_jax.sweep --config={SCENARIOS[scenario]} --sweep={sweep} "
+        f"--workdir=runs/{name}\n"
+    )
+
+
+def _shown(pictures: Mapping[str, tradeoff.Plot]) -> str:
+    return "\n\n".join(f"![{plot.title}](images/{name})" for name, plot in pictures.items())
 
 
 def _images(about: dict) -> str:
@@ -197,7 +227,18 @@ def main(arguments: list[str]) -> None:
     write_whole(
         IMAGES / "digits_cka.png", functools.partial(plots.cka_per_stage, load("digits")[0])
     )
-    study.draw()
+    for name, plot in pictures().items():
+        write_whole(IMAGES / name, lambda part, p=plot: part.write_bytes(tradeoff.png(p)))
+
+
+def pictures() -> dict[str, tradeoff.Plot]:
+    """{file name: plot} of the page."""
+    found: dict[str, tradeoff.Plot] = {}
+    for scenario in SCENARIOS:
+        found |= study.pictures(scenario)
+        for grid in grids.SWEEPS:
+            found |= grids.pictures(grid, scenario)
+    return found
 
 
 if __name__ == "__main__":

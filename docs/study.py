@@ -7,10 +7,10 @@ from pathlib import Path
 
 from configs.sweeps import methods
 from ec_jax.evaluation import gap
+from ec_jax.evaluation.target import forget_split
 from ec_jax.report import comparison, costs, markup, table, tradeoff
 from ec_jax.report import runs as runs_lib
 from ec_jax.report.comparison import Row
-from ec_jax.workdir import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -48,27 +48,34 @@ def rows(scenario: str) -> dict[str, Row]:
     found = compared(scenario)
     if found is None:
         return {}
-    variances = [f"variance/{found.forget}/{found.points[-1]}"]
     by_run = {(r.method, r.seed): r for r in found.runs}
     out = {}
     for row in found.rows:
         numbers = []
         for seed, mine in zip(row.seeds, row.numbers, strict=True):
             run = by_run.get((row.label, seed)) or next(r for r in found.runs if r.seed == seed)
-            more = {}
-            for key in variances:
-                if key in mine and run.models["original"].get(key):
-                    more["variance/share"] = mine[key] / run.models["original"][key]
-            if row.label in ("original", "oracle"):
-                share = 100.0 if row.label == "oracle" else None
-            else:
-                share = table.share(run.cost, "flops", modules=True)
-            if share is not None:
-                more["cost/flops"] = share
-            # Runs that were measured before there was closeness have what it is made of.
-            numbers.append({**gap.derive(mine, {}, found.points), **mine, **more})
+            numbers.append(completed(run, mine, row.kind))
         out[row.label] = Row(row.label, row.kind, row.seeds, tuple(numbers), row.verdicts)
     return out
+
+
+def completed(run: runs_lib.Run, values: Mapping[str, float], kind: str) -> dict[str, float]:
+    """A model's numbers with what is reckoned from the run: variance and FLOPs as shares.
+
+    Args:
+      run: the run.
+      values: the numbers of one of its models.
+      kind: which one that is: ``original``, ``oracle`` or ``method``.
+    """
+    points = run.scenario["points"]
+    # Runs that were measured before there was closeness have what it is made of.
+    out = {**gap.derive(values, {}, points), **values}
+    key = f"variance/{forget_split(values)}/{points[-1]}"
+    if key in values and run.models["original"].get(key):
+        out["variance/share"] = values[key] / run.models["original"][key]
+    spent = {"original": None, "oracle": 100.0}
+    share = spent[kind] if kind in spent else table.share(run.cost, "flops", modules=True)
+    return out if share is None else out | {"cost/flops": share}
 
 
 def kinds(names: Iterable[str]) -> dict[str, list[str]]:
@@ -110,24 +117,32 @@ def _columns(forget: str) -> tuple[tuple[str, str, int], ...]:
     )
 
 
-def main_table(scenario: str) -> str:
-    """Every row of a scenario, mean ± standard deviation, the nearest features first."""
-    found, mine = compared(scenario), rows(scenario)
-    columns = _columns(found.forget)
+def rows_table(groups: Mapping[str, Iterable[Row]]) -> str:
+    """Rows under a heading each, mean ± standard deviation over the seeds."""
+    shown = [row for found in groups.values() for row in found]
+    columns = _columns(forget_split(shown[0].numbers[0]))
     head = ["", "verdict", *(title for _, title, _ in columns)]
     lines = []
-    for kind, names in kinds(mine).items():
-        lines.append([f"*{kind}*", *[""] * (len(head) - 1)])
-        for name in sorted(names, key=lambda n: (_mean(mine[n], "gap/representation"), n)):
-            row = mine[name]
-            label = (
-                name
-                if len(row.seeds) == 3 or row.kind != "method"
-                else f"{name} (n={len(row.seeds)})"
-            )
+    for title, found in groups.items():
+        lines.append([f"*{title}*", *[""] * (len(head) - 1)])
+        for row in found:
+            whole = len(row.seeds) == 3 or row.kind != "method"
+            label = row.label if whole else f"{row.label} (n={len(row.seeds)})"
             cells = [comparison.cell(row.spread(key), digits).text for key, _, digits in columns]
             lines.append([markup.markdown_escape(label), row.verdict() or "–", *cells])
     return markup.markdown(head, [False, False, *[True] * len(columns)], lines)
+
+
+def main_table(scenario: str) -> str:
+    """Every row of a scenario, the nearest features first."""
+    mine = rows(scenario)
+
+    def order(name: str) -> tuple[float, str]:
+        return _mean(mine[name], "gap/representation"), name
+
+    return rows_table(
+        {kind: [mine[n] for n in sorted(names, key=order)] for kind, names in kinds(mine).items()}
+    )
 
 
 def _mean(row: Row | None, key: str) -> float:
@@ -254,10 +269,3 @@ def pictures(scenario: str) -> dict[str, tradeoff.Plot]:
     if len(known) > 1:
         made[f"{scenario}_cost.png"] = costs.scatter(known, kinds(known))
     return made
-
-
-def draw() -> None:
-    """Writes every picture."""
-    for scenario in SCENARIOS:
-        for name, plot in pictures(scenario).items():
-            write_whole(IMAGES / name, lambda part, p=plot: part.write_bytes(tradeoff.png(p)))

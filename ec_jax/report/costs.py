@@ -1,11 +1,16 @@
 """Closeness to the oracle against the compute that it took."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
-from ec_jax.report.tradeoff import COLOURS, INK, MARKERS, Plot, legend, new_figure
+from ec_jax.report.summary import Spread
+from ec_jax.report.tradeoff import COLOURS, INK, MARKERS, Plot, legend, new_figure, styled
 
 _SMALLEST = 0.1  # percent: left of it everything is drawn there, as closed forms take next to none
 _LABEL = {"fontsize": 8, "color": INK, "xytext": (5, 4), "textcoords": "offset points"}
@@ -33,6 +38,58 @@ def scatter(points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Seque
     title = "Closeness to the oracle against compute"
     listed = "; ".join(f"{n}: {x:.3g} %, {y:.3f}" for n, (x, y) in points.items())
     return Plot(figure, title, "", f"{title}. {listed}.")
+
+
+def crossing(panels: Mapping[str, Mapping[str, Sequence[tuple[float, Spread]]]]) -> Plot:
+    """Lines of closeness over compute, side by side, with the seeds' deviation around them.
+
+    Args:
+      panels: {what differs: {method: [(FLOPs in percent of the oracle's, mean CKA to it)]}};
+        training from scratch is ``scratch``, in ink.
+    """
+    figure = Figure(figsize=(3.3 * len(panels) + 0.6, 3.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    looks = _looks(names)
+    said = []
+    for axes, (title, lines) in zip(row, panels.items(), strict=True):
+        styled(axes)
+        axes.set(xscale="log", xlabel="FLOPs, percent of retraining's")
+        axes.text(0.97, 0.04, title, transform=axes.transAxes, ha="right", color=INK)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        for name, points in lines.items():
+            x, y = [p[0] for p in points], [p[1].mean for p in points]
+            away = [p[1].deviation or 0.0 for p in points]
+            axes.plot(x, y, ms=6, mec="white", mew=0.7, **looks[name])
+            low, high = ([m + s * d for m, d in zip(y, away, strict=True)] for s in (-1, 1))
+            axes.fill_between(x, low, high, color=looks[name]["color"], alpha=0.12, lw=0)
+            listed = ", ".join(f"{a:.3g} %: {b:.3f}" for a, b in zip(x, y, strict=True))
+            said.append(f"{title}, {name}: {listed}")
+    row[0].set_ylabel("mean CKA to the oracle")
+    handles = dict(zip(names, (Line2D([], [], **looks[n]) for n in names), strict=True))
+    figure.legend(
+        handles.values(),
+        handles,
+        loc="outside lower center",
+        ncols=len(names),
+        frameon=False,
+        labelcolor=INK,
+    )
+    title = "Where unlearning begins to pay"
+    return Plot(figure, title, "", f"{title}. {'; '.join(said)}.")
+
+
+def _looks(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """{method: how it is drawn}."""
+    others = [name for name in names if name != "scratch"]
+    looks = {
+        name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        for i, name in enumerate(others)
+    }
+    return looks | {"scratch": {"color": INK, "marker": "o", "ls": "--"}}
 
 
 def best(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -312,6 +312,12 @@ def new_figure() -> tuple[Figure, Axes]:
     figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    styled(axes)
+    return figure, axes
+
+
+def styled(axes: Axes) -> None:
+    """Gives axes the style of all."""
     axes.grid(color=INK, alpha=0.12)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -319,7 +325,6 @@ def new_figure() -> tuple[Figure, Axes]:
     axes.tick_params(colors=INK)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_color(INK)
-    return figure, axes
 
 
 def legend(figure: Figure, handles: Mapping[str, Line2D]) -> None:

@@ -1,0 +1,124 @@
+"""What smaller grids showed: the ablation of EC, and where unlearning begins to pay.
+
+A grid becomes one file, ``docs/results/GRID/SCENARIO.json``: {"rows": {row: {seed: {key: number,
+and "verdict"}}}}, with the oracle as a row where all rows have the same.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from configs.sweeps import crossing
+from docs import study
+from ec_jax.report import costs, table
+from ec_jax.report import runs as runs_lib
+from ec_jax.report.comparison import Row
+from ec_jax.report.summary import Spread
+from ec_jax.report.tradeoff import Plot
+from ec_jax.workdir import write_json
+
+SWEEPS = {"ablation": "configs/sweeps/ec.py", "crossing": "configs/sweeps/crossing.py"}
+TITLES = {"ablation": "ablation of EC", "crossing": "where unlearning begins to pay"}
+_CLOSEST = "closeness/oracle"
+_SHOWN = ("accuracy/", "closeness/", "gap/", "agreement/", "variance/share", "cost/flops")
+
+
+def take(grid: str, scenario: str, results: Iterable[Path]) -> None:
+    """Writes the file of a grid.
+
+    Args:
+      grid: a name in ``SWEEPS``.
+      scenario: a name in ``study.SCENARIOS``.
+      results: the files ROW-seedN.json of a sweep.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    oracles: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(results):
+        row, _, seed = path.stem.rpartition("-seed")
+        run, found = runs_lib.read(str(path)), table.judged(json.loads(path.read_text()))[0]
+        verdict = {"verdict": found.name if found else ""}
+        rows.setdefault(row, {})[seed] = _short(run, "unlearned", "method") | verdict
+        oracles.setdefault(seed, []).append(_short(run, "oracle", "oracle"))
+    if all(found[0] == other for found in oracles.values() for other in found):
+        rows["oracle"] = {seed: found[0] for seed, found in oracles.items()}
+    target = study.RESULTS / grid / f"{scenario}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_json(target, {"schema": 1, "rows": rows})
+
+
+def _short(run: runs_lib.Run, model: str, kind: str) -> dict[str, float]:
+    """Of a model's numbers what the page shows."""
+    numbers = study.completed(run, run.models[model], kind)
+    return {k: round(v, 5) for k, v in numbers.items() if k.startswith(_SHOWN)}
+
+
+def load(grid: str, scenario: str) -> dict[str, Row]:
+    """{name: row}; empty where the grid was not run."""
+    path = study.RESULTS / grid / f"{scenario}.json"
+    found = json.loads(path.read_text())["rows"] if path.is_file() else {}
+    return {name: _row(name, cells) for name, cells in found.items()}
+
+
+def _row(name: str, cells: Mapping[str, Mapping[str, Any]]) -> Row:
+    numbers = [{k: v for k, v in cell.items() if k != "verdict"} for cell in cells.values()]
+    verdicts = [cell["verdict"] for cell in cells.values() if "verdict" in cell]
+    kind = "method" if verdicts else "oracle"
+    return Row(name, kind, tuple(int(seed) for seed in cells), tuple(numbers), tuple(verdicts))
+
+
+def ablation_table(scenario: str) -> str:
+    """The default's row between those of the other values of a field, field by field."""
+    rows, groups = load("ablation", scenario), {}
+    groups["references"] = [rows[name] for name in ("oracle", "default") if name in rows]
+    for name, row in rows.items():
+        if "=" in name:
+            groups.setdefault(name.partition("=")[0], []).append(row)
+    return study.rows_table({field: sorted(found, key=_value) for field, found in groups.items()})
+
+
+def _value(row: Row) -> tuple[float, str]:
+    value = row.label.partition("=")[2]
+    try:
+        return float(value), ""
+    except ValueError:
+        return math.inf, value
+
+
+def crossing_lines(scenario: str) -> dict[float, dict[str, list[tuple[float, Spread]]]]:
+    """{length: {method: [(mean FLOPs in percent of the oracle's, closeness)]}}, cheapest first."""
+    out: dict[float, dict[str, list]] = {}
+    for name, row in load("crossing", scenario).items():
+        if row.kind == "oracle":
+            continue
+        length, method, _ = name.split("-")
+        point = row.spread("cost/flops").mean, row.spread(_CLOSEST)
+        lines = out.setdefault(float(length.removesuffix("x")), {})
+        lines.setdefault(method, []).append(point)
+    for lines in out.values():
+        for points in lines.values():
+            points.sort(key=lambda point: point[0])
+    return dict(sorted(out.items()))
+
+
+def crossing_plot(scenario: str) -> Plot | None:
+    """The figure; None where the grid was not run."""
+    found = crossing_lines(scenario)
+    order = ("scratch", *crossing.METHODS)
+    panels = {
+        f"{length:g} × the epochs": {n: lines[n] for n in order if n in lines}
+        for length, lines in found.items()
+    }
+    return costs.crossing(panels) if panels else None
+
+
+def shown(grid: str, scenario: str) -> str:
+    """The table of a grid; nothing for one that is a picture."""
+    return f"{ablation_table(scenario)}\n" if grid == "ablation" else ""
+
+
+def pictures(grid: str, scenario: str) -> dict[str, Plot]:
+    """{file name: plot}."""
+    plot = crossing_plot(scenario) if grid == "crossing" else None
+    return {f"{scenario}_crossing.png": plot} if plot else {}
