@@ -126,7 +126,8 @@ def get_config() -> ConfigDict:
 
     c.ec = ConfigDict()
     c.ec.points = "all"  # all, or a comma list of the model's points (stage1,stage2,...)
-    c.ec.weights = "uniform"  # uniform | linear | geometric | reversed | a number a point: 1,1,2,2
+    # uniform | linear | geometric | reversed | late (the later half) | a number a point: 1,1,2,2
+    c.ec.weights = "uniform"
     c.ec.weights_sum = 1.0  # the weights are scaled to this sum, > 0
     c.ec["lambda"] = 1.0  # weight of forgetting against retaining, >= 0
     c.ec.temperature = 0.1  # tau of the contrastive loss, > 0
@@ -137,6 +138,7 @@ def get_config() -> ConfigDict:
     )
     c.ec.pseudo = 0.0  # mu, of cross-entropy with that class at every point, >= 0; 0 = off
     c.ec.proxy = 0.0  # alpha, of the divergence from a proxy oracle at every point, >= 0; 0 = off
+    c.ec.relation = 0.0  # rho, of 1 - CKA with the proxy oracle at every point, >= 0; 0 = off
     # Forgetting at a point fades as its similarity to the original nears that of a proxy oracle.
     c.ec.calibrated = False
     c.ec.plugin = False  # add weight x EC's loss to that of `method`

@@ -16,7 +16,7 @@ from ec_jax.rules import Number
 STAGES = ("original", "oracle", "proxy", "modules", "unlearn", "evaluate", "report")
 _METRICS = "accuracy agreement cka knn variance probe misalignment mia recovery idi rus gap"
 METRICS = tuple(_METRICS.split())  # those of ec_jax/evaluation/suite.py
-WEIGHTS = ("uniform", "linear", "geometric", "reversed")  # named layer weights
+WEIGHTS = ("uniform", "linear", "geometric", "reversed", "late")  # named layer weights
 _DEPTHS = {8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4}  # depth: stages
 
 
@@ -79,6 +79,7 @@ def _rules() -> dict[str, Any]:
         "ec.targets": ("all", "pseudo"),
         "ec.pseudo": _AT_LEAST_0,
         "ec.proxy": _AT_LEAST_0,
+        "ec.relation": _AT_LEAST_0,
         "ec.calibrated": (True, False),
         "ec.plugin": (True, False),
         "ec.weight": _AT_LEAST_0,
@@ -127,7 +128,7 @@ def validate(config: Any) -> None:
     if config.ec.targets == "pseudo" and config.ec.candidates == "forget":
         remedy = "no forget sample is of the class that another is drawn to; use both or retain"
         raise InputError("ec.candidates", "forget", f"with ec.targets=pseudo {remedy}")
-    _check_calibrated(config)
+    _check_similarity(config)
     if len(asked) > 1:
         _check_sequence(config)
     if config.ec.candidates == "forget" and any(len(request) == 1 for request in asked):
@@ -166,12 +167,12 @@ def _check_maps(config: Any) -> None:
         raise InputError("data.eval_batch_size", size, remedy)
 
 
-def _check_calibrated(config: Any) -> None:
+def _check_similarity(config: Any) -> None:
     """The similarity of a forget batch has an unbiased estimate, where one is taken."""
-    used = config.ec.calibrated and (config.method == "ec" or config.ec.plugin)
+    taken = [name for name in ("calibrated", "relation") if config.ec[name]]
     size = config.data.forget_batch_size
-    if used and size < 4:
-        remedy = "ec.calibrated measures unbiased CKA on it; at least 4"
+    if taken and size < 4:
+        remedy = f"ec.{taken[0]} measures unbiased CKA on it; at least 4"
         raise InputError("data.forget_batch_size", size, remedy)
 
 

@@ -3,15 +3,17 @@
     python -m ec_jax.tune --config=configs/digits.py --workdir=runs/tune --methods=scrub,ec
 
 Every method is tried with ``TRIALS`` settings: those of its ``SEARCH``, or its recipe's learning
-rate times ``FACTORS``. All are judged on a part of the training images (``data.validation``), by
-the mean of ``gap/logit`` / 100 and ``gap/representation``, the distance to an oracle that was
-trained without that part, too; the test images are never looked at. A setting that damages the
-model, or with which training cannot go on, is chosen only if there is no other.
+rate times ``FACTORS``; then with two more, around the best of them (``around``). All are judged on
+a part of the training images (``data.validation``), by the mean of ``gap/logit`` / 100 and
+``gap/representation``, the distance to an oracle that was trained without that part, too; the test
+images are never looked at. A setting that damages the model, or with which training cannot go on,
+is chosen only if there is no other.
 
 It leaves ``search.json``, every trial with its numbers, and ``recipes.json``, {method: {field:
 value}} of the best, as a config file's ``recipes``. The same command goes on where it stopped.
 """
 
+import contextlib
 import math
 import os
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 from ec_jax import config as config_lib
 from ec_jax import config_file, recipes, registry, sweep
 from ec_jax import workdir as workdir_lib
+from ec_jax.errors import InputError
 
 FLAGS = {
     "workdir": ("Where the trials and what was found go.", "runs/tune"),
@@ -74,12 +77,18 @@ def main(config: Any, flags: Any) -> None:
     from ec_jax.cells import Cells  # JAX is imported only for input that can work
 
     cells, tried = Cells(common, workdir / "shared"), {}
+
+    def run(name: str, configs: list[tuple[dict[str, Any], Any]]) -> None:
+        for overrides, cell in configs:
+            number = len(tried[name]) + 1
+            print(f"tune: {name}, trial {number}: {overrides}", flush=True)
+            metrics = cells.run(cell, workdir / name / f"trial{number}")
+            tried[name].append(_trial(overrides, metrics))
+
     for name, configs in found.items():
         tried[name] = []
-        for i, (overrides, cell) in enumerate(configs):
-            print(f"tune: {name}, trial {i + 1} of {len(configs)}: {overrides}", flush=True)
-            metrics = cells.run(cell, workdir / name / f"trial{i + 1}")
-            tried[name].append(_trial(overrides, metrics))
+        run(name, configs)
+        run(name, _allowed(_configs(config, name, kept, around(tried[name]))))
         _write(workdir, common, tried)
 
 
@@ -97,13 +106,25 @@ def _held_out(config: Any, name: str, kept: list[str]) -> Any:
     return recipes.complete(c, kept)
 
 
-def _configs(config: Any, name: str, kept: list[str]) -> list[tuple[dict[str, Any], Any]]:
-    """(what is tried, its config) of every trial."""
+def _configs(
+    config: Any, name: str, kept: list[str], settings: list[dict[str, Any]] | None = None
+) -> list[tuple[dict[str, Any], Any]]:
+    """(what is tried, its config) of these settings, or of the first trials."""
     complete, found = _held_out(config, name, kept), []
-    for overrides in trials(name, complete):
+    for overrides in trials(name, complete) if settings is None else settings:
         cell = complete.copy_and_resolve_references().unlock()
         cell.update_from_flattened_dict(overrides)
         found.append((overrides, cell.lock()))
+    return found
+
+
+def _allowed(configs: list[tuple[dict[str, Any], Any]]) -> list[tuple[dict[str, Any], Any]]:
+    """Those that can be run: a value beyond the last one tried may be none."""
+    found = []
+    for overrides, cell in configs:
+        with contextlib.suppress(InputError):
+            config_lib.validate(cell)
+            found.append((overrides, cell))
     return found
 
 
@@ -131,6 +152,35 @@ def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
         return trial["verdict"] in ("damaged", "failed"), score
 
     return min(tried, key=order)
+
+
+def around(tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Two more settings: the best one's, with two other values of its first number above zero.
+
+    Among trials that differ from it by this field alone: half-way, in ratios, to the next value on
+    either side; if there is none on one side, beyond it there, by half and by all of the distance
+    to the next on the other.
+
+    >>> tried = [{"settings": {"a": a}, "verdict": "", "score": s} for a, s in ((1, 2.0), (4, 1.0))]
+    >>> around(tried)
+    [{'a': 8}, {'a': 16}]
+    """
+    chosen = best(tried)["settings"]
+    numbers = {k: v for k, v in chosen.items() if type(v) in (int, float) and v > 0}
+    if not numbers:
+        return []
+    field, value = next(iter(numbers.items()))
+    along = [t["settings"][field] for t in tried if t["settings"] | {field: value} == chosen]
+    below = max((v for v in along if v < value), default=None)
+    above = min((v for v in along if v > value), default=None)
+    if below and above:
+        found = [math.sqrt(below * value), math.sqrt(value * above)]
+    elif below or above:
+        ratio = value / (below or above)
+        found = [value * math.sqrt(ratio), value * ratio]
+    else:
+        found = [value / 2, value * 2]
+    return [chosen | {field: type(value)(float(f"{v:.3g}"))} for v in found]
 
 
 def _write(workdir: Path, config: Any, tried: dict[str, Any]) -> None:

@@ -50,6 +50,40 @@ def test_the_nearest_to_the_oracle_that_is_whole_is_chosen():
     assert tune.best(tried)["settings"] == 5
 
 
+def tried(*trials):
+    return [{"settings": settings, "verdict": "", "score": score} for settings, score in trials]
+
+
+def test_two_more_are_tried_around_the_best():
+    line = [({"rate": 1.0}, 3.0), ({"rate": 4.0}, 1.0), ({"rate": 64.0}, 2.0)]
+    assert tune.around(tried(*line)) == [{"rate": 2.0}, {"rate": 16.0}]
+    line[2] = ({"rate": 64.0}, 0.5)  # the highest is the best
+    assert tune.around(tried(*line)) == [{"rate": 256.0}, {"rate": 1020.0}]
+    line[0] = ({"rate": 1.0}, 0.1)
+    assert tune.around(tried(*line)) == [{"rate": 0.5}, {"rate": 0.25}]
+
+
+def test_neighbours_are_those_with_the_same_other_fields():
+    grid = [({"rate": r, "weight": w}, abs(r - 4) + w) for r in (1.0, 4.0, 9.0) for w in (1, 2)]
+    grid.append(({"rate": 5.0, "weight": 3}, 9.0))
+    expected = [{"rate": 2.0, "weight": 1}, {"rate": 6.0, "weight": 1}]
+    assert tune.around(tried(*grid)) == expected
+    alone = tried(({"rate": 3.0, "weight": 1}, 0.0), ({"rate": 4.0, "weight": 2}, 1.0))
+    assert [s["rate"] for s in tune.around(alone)] == [1.5, 6.0]
+
+
+def test_what_is_no_number_is_left_and_counts_stay_counts():
+    line = [({"kind": "a", "on": True, "steps": n}, n) for n in (10, 40)]
+    assert [s["steps"] for s in tune.around(tried(*line))] == [5, 2]
+    assert tune.around(tried(({"kind": "a"}, 1.0), ({"kind": "b"}, 2.0))) == []
+
+
+def test_a_value_that_is_not_allowed_is_left_out():
+    config = digits.get_config()
+    found = tune._configs(config, "damp", [], [{"damp.strength": s} for s in (0.95, 1.1)])
+    assert [settings for settings, _ in tune._allowed(found)] == [{"damp.strength": 0.95}]
+
+
 @pytest.mark.slow
 def test_a_search_leaves_its_trials_and_recipes_and_goes_on(tmp_path):
     workdir = tmp_path / "tune"
@@ -58,7 +92,10 @@ def test_a_search_leaves_its_trials_and_recipes_and_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     search = json.loads((workdir / "search.json").read_text())
     tried = search["methods"]["damp"]
-    assert [t["settings"] for t in tried] == registry.search("damp")
+    first = registry.search("damp")
+    assert [t["settings"] for t in tried[:6]] == first
+    further = tune.around(tried[:6])
+    assert [t["settings"] for t in tried[6:]] == [s for s in further if s["damp.strength"] <= 1]
     for i, trial in enumerate(tried):
         metrics = json.loads((workdir / "damp" / f"trial{i + 1}" / "metrics.json").read_text())
         values = metrics["models"]["unlearned"]

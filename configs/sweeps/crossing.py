@@ -12,7 +12,7 @@ LENGTHS = (0.5, 1.0, 2.0)  # times the config's epochs of the original
 METHODS = {
     "pseudo_label": {"method": "pseudo_label"},
     "ec": {"method": "ec"},
-    "ec_calibrated_proxy": {"method": "ec", "ec.calibrated": True, "ec.proxy": 1.0},
+    "ec_guided": {"method": "ec_guided"},
     "proxy_distill": {"method": "proxy_distill"},
 }
 BUDGETS = (0.25, 0.5, 1.0, 2.0)  # times the config's steps

@@ -9,7 +9,7 @@ VALUES = {
     "ec.candidates": ("both", "retain", "forget"),
     "ec.temperature": (0.05, 0.1, 0.2, 0.5),
     "ec.lambda": (0.3, 1.0, 3.0),
-    "ec.weights": ("uniform", "linear", "geometric", "reversed"),
+    "ec.weights": ("uniform", "linear", "geometric", "reversed", "late"),
     "ec.weights_sum": (1.0, 4.0),
     "modules.kind": ("conv", "pool", "mlp"),
     "modules.epochs": (0.0, 2.0),  # fresh or pretrained

@@ -5,6 +5,7 @@ Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/swee
 Measured: docs/results.md
 """
 
+OWN = ("ec", "ec_guided")
 CLOSED = ("damp", "ssd")  # no step, nothing to add EC to
 LOGITS = ("finetune", "gradient_ascent", "random_label", "pseudo_label", "salun", "l1_sparse")
 OTHERS = (
@@ -45,7 +46,7 @@ def get_rows(config):
     """{row: settings}; a row is a method, a method with EC, a variant of EC, or a control."""
     hosts = (*LOGITS, *OTHERS)
     return {
-        **{name: {"method": name} for name in ("ec", *hosts, *CLOSED, "head_distill")},
+        **{name: {"method": name} for name in (*OWN, *hosts, *CLOSED, "head_distill")},
         **{f"{name}+ec": {"method": name, "ec.plugin": True} for name in hosts},
         **{name: {"method": "ec", **settings} for name, settings in VARIANTS.items()},
         **controls(config),

@@ -78,20 +78,18 @@ def evenly(count: int, most: int) -> np.ndarray:
     return np.arange(kept) * count // max(kept, 1)
 
 
-def similarity(student: jax.Array, original: jax.Array) -> jax.Array:
-    """s_l: unbiased CKA over the forget batch of all devices; no gradient flows through it.
+def similarity(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Unbiased CKA of two representations of the forget batch of all devices: s_l, say.
 
     Args:
-      student: float32 [b, c], this device's share.
-      original: float32 [b, c].
+      one: float32 [b, c], this device's share.
+      other: float32 [b, d].
 
     Returns:
       float32 scalar in [−1, 1], equal on all devices. Runs under ``parallel.AXIS``.
     """
-    pair = jax.lax.stop_gradient((student, original))
-    return kernels.unbiased_similarity(
-        *(jax.lax.all_gather(a, parallel.AXIS, tiled=True) for a in pair)
-    )
+    pair = (jax.lax.all_gather(a, parallel.AXIS, tiled=True) for a in (one, other))
+    return kernels.unbiased_similarity(*pair)
 
 
 def gate(found: jax.Array, target: jax.Array) -> jax.Array:

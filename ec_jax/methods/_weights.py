@@ -8,8 +8,8 @@ def layer_weights(kind: str, count: int, total: float = 1.0) -> np.ndarray:
 
     Args:
       kind: ``uniform``, ``linear`` (rising with depth: 1, 2, 3, …), ``geometric`` (1, 2, 4, …, as
-        the widths do), ``reversed`` (linear, falling), or one number a point,
-        separated by commas.
+        the widths do), ``reversed`` (linear, falling), ``late`` (the later half alone, the middle
+        one of an odd number with it), or one number a point, separated by commas.
       count: how many points.
       total: what the weights sum to.
 
@@ -28,6 +28,7 @@ def layer_weights(kind: str, count: int, total: float = 1.0) -> np.ndarray:
         "linear": ramp,
         "geometric": 2.0 ** (ramp - 1),
         "reversed": ramp[::-1],
+        "late": 1.0 * (2 * ramp > count),
     }
     weights = named[kind] if kind in named else np.array([float(w) for w in kind.split(",")])
     if len(weights) != count or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:

@@ -9,10 +9,14 @@ Variants beyond the paper, all ours, each a field that is off by default:
     targeted   P(i) of L_CU holds the samples of ŷ_f alone        ec.targets = pseudo
     pseudo     + Σ_l w_l · μ · CE(c_l(z_l(x_f)), ŷ_f)             ec.pseudo = μ
     proxy      + Σ_l w_l · α · KL(softmax g(x_f) ‖ c_l(z_l(x_f)))  ec.proxy = α
+    relation   + Σ_l w_l · ρ · (1 − CKA(h_l(x_f), g_l(x_f)))       ec.relation = ρ
     calibrated λ · γ_l in the place of λ, γ_l of ``_calibration``  ec.calibrated
 
 ŷ_f is what f0, and g(x_f) what a proxy oracle, a network trained on D_r for a short time, takes x_f
 for when the forgotten classes are left out: an oracle sends each of them to classes of its own.
+h_l and g_l are the spatial means of model and proxy at point l: which forget images the proxy finds
+alike the model is to find alike, wherever it puts them. CKA is the unbiased linear one, of a batch.
+``ec_guided`` is the variant that is shipped.
 
 Source: Lee, Kim, Kim, arXiv 2602.05375: the auxiliary modules, the contrastive forgetting
 and the cross-entropy at every point, the weighting by layer. Which weights, λ and candidates
@@ -23,6 +27,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ec_jax import parallel
@@ -56,6 +61,7 @@ class EC(Method):
       targeted: forget samples are drawn to their pseudo-class alone.
       pseudo: μ.
       proxy: α.
+      relation: ρ.
       calibrated: forgetting at a point fades as its similarity to the original nears the proxy's.
     """
 
@@ -68,18 +74,19 @@ class EC(Method):
     targeted: bool = False
     pseudo: float = 0.0
     proxy: float = 0.0
+    relation: float = 0.0
     calibrated: bool = False
     uses_modules = True
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The proxy oracle, where it teaches or sets the targets."""
-        return ("proxy",) if self.proxy or self.calibrated else ()
+        return ("proxy",) if self.proxy or self.relation or self.calibrated else ()
 
     def prepare(self, context: Context) -> dict:
         """The teachers of the variants that are on, and the points' targets."""
         original = self.targeted or self.pseudo > 0 or self.calibrated
-        teachers = {"original": original, "proxy": self.proxy > 0}
+        teachers = {"original": original, "proxy": self.proxy > 0 or self.relation > 0}
         found = {name: context.models[name] for name, used in teachers.items() if used}
         if self.calibrated:
             found["targets"] = _calibration.targets(context, self.points)
@@ -88,8 +95,8 @@ class EC(Method):
     def view(self, step, forward: Forward):
         """Adds to the forget stream what the variants ask of the teachers.
 
-        ``pseudo``, int32 [b]; ``original/POINT``, float32 [b, c], of every point in use; and
-        ``proxy``, float32 [b, C].
+        ``pseudo``, int32 [b]; ``proxy``, float32 [b, C]; ``original/POINT`` and ``proxy/POINT``,
+        float32 [b, c], of every point in use.
         """
         part = step.batch["forget"]
         if "original" in step.extras:
@@ -101,8 +108,10 @@ class EC(Method):
             found = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
             part = {**part, "pseudo": found.astype(jnp.int32)}
         if "proxy" in step.extras:
-            logits = forward(step.extras["proxy"], part["image"]).logits[self.last]
-            part = {**part, "proxy": logits}
+            seen = forward(step.extras["proxy"], part["image"])
+            part = {**part, "proxy": seen.logits[self.last]}
+            if self.relation:
+                part |= {f"proxy/{p}": seen.features[p] for p in self.points}
         return {**step.batch, "forget": part}
 
     def loss(self, step):
@@ -126,10 +135,11 @@ class EC(Method):
                     axis_name=parallel.AXIS,
                 )
             )
-            taught = self._taught(step, outputs["forget"].logits[point])
+            taught = self._taught(step, point)
             metrics |= {f"retain/{point}": retain, f"forget/{point}": forget}
             if self.calibrated:
-                student = outputs["forget"].features[point]
+                # No gradient flows through the gate.
+                student = jax.lax.stop_gradient(outputs["forget"].features[point])
                 similarity = _calibration.similarity(student, part[f"original/{point}"])
                 gate = _calibration.gate(similarity, step.extras["targets"][point])
                 metrics |= {f"cka/{point}": similarity, f"gate/{point}": gate}
@@ -138,9 +148,10 @@ class EC(Method):
             metrics |= {f"{name}/{point}": value for name, value in taught.items()}
         return total, metrics
 
-    def _taught(self, step, logits) -> dict:
+    def _taught(self, step, point: str) -> dict:
         """The weighted terms of the teachers at one point."""
         part, found = step.batch["forget"], {}
+        logits = step.outputs["forget"].logits[point]
         if self.pseudo:
             values = cross_entropy(logits, part["pseudo"])
             found["pseudo"] = self.pseudo * parallel.global_mean(values)
@@ -148,6 +159,10 @@ class EC(Method):
             allowed = others(step.extras["forgotten"], part["label"])
             values = masked_kl(part["proxy"], logits, allowed)
             found["proxy"] = self.proxy * parallel.global_mean(values)
+        if self.relation:
+            student = step.outputs["forget"].features[point]
+            alike = _calibration.similarity(student, part[f"proxy/{point}"])
+            found["relation"] = self.relation * (1.0 - alike)
         return found
 
 
@@ -177,5 +192,6 @@ def from_config(ec: Any, points: Sequence[str], weights: Sequence[float], last: 
         ec.targets == "pseudo",
         ec.pseudo,
         ec.proxy,
+        ec.relation,
         ec.calibrated,
     )

@@ -169,15 +169,13 @@ def test_three_forget_images_are_refused():
         build(calibrated=True).prepare(two_models(forget_count=3))
 
 
-def test_a_batch_that_has_no_unbiased_estimate_is_refused():
+@pytest.mark.parametrize(("field", "value"), [("calibrated", True), ("relation", 0.5)])
+def test_a_batch_that_has_no_unbiased_estimate_is_refused(field, value):
     c = tiny.config("ec").unlock()
-    c.ec.calibrated, c.data.forget_batch_size = True, 3
-    with pytest.raises(InputError, match=r"data\.forget_batch_size = 3: .*at least 4"):
-        config_lib.validate(c)
-    c.method = "finetune"  # which has no gate
+    c.data.forget_batch_size = 3
     config_lib.validate(c)
-    c.ec.plugin = True
-    with pytest.raises(InputError, match="forget_batch_size"):
+    c.ec[field] = value
+    with pytest.raises(InputError, match=rf"data\.forget_batch_size = 3: ec\.{field} .*at least 4"):
         config_lib.validate(c)
 
 

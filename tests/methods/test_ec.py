@@ -73,7 +73,7 @@ def test_the_teachers_terms_stand_at_every_point(devices):
 
 def test_the_variants_name_what_they_need():
     assert build().needs == ()
-    assert build(proxy=0.1).needs == ("proxy",)
+    assert build(proxy=0.1).needs == build(relation=0.1).needs == ("proxy",)
     assert build(targets="pseudo").targeted
 
 
@@ -103,11 +103,17 @@ def test_a_plug_in_is_the_hosts_loss_and_weighted_terms_below_the_head():
         ("linear", [0.4, 0.8, 1.2, 1.6]),
         ("geometric", [4 / 15, 8 / 15, 16 / 15, 32 / 15]),
         ("reversed", [1.6, 1.2, 0.8, 0.4]),
+        ("late", [0, 0, 2, 2]),
         ("0,0,1,3", [0, 0, 1, 3]),
     ],
 )
 def test_layer_weights(kind, expected):
     np.testing.assert_allclose(layer_weights(kind, 4, 4.0), expected, rtol=1e-6)
+
+
+def test_of_an_odd_number_of_points_the_middle_one_is_late():
+    assert layer_weights("late", 3, 2.0).tolist() == [0, 1, 1]
+    assert layer_weights("late", 1).tolist() == [1]
 
 
 @pytest.mark.parametrize("kind", ["1,2", "0,0,0,0", "1,1,1,-1", "1,1,1,nan", "1,1,1,inf"])
