@@ -232,6 +232,11 @@ def chosen(config: Any) -> Any:
     return config[registry.group(config.method)]
 
 
+def used(retain_weight: float) -> tuple[str, ...]:
+    """The streams of a method whose retain term has this weight."""
+    return ("retain", "forget") if retain_weight else ("forget",)
+
+
 def others(forgotten: jax.Array, labels: jax.Array) -> jax.Array:
     """Classes that an image of the forget set may be taken for.
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Method, chosen
+from ec_jax.methods import Method, chosen, used
 
 SETTINGS = {
     "retain_weight": (1.0, ">= 0", "weight of the retain images' cross-entropy; 0 = plain ascent"),
@@ -62,5 +62,4 @@ class GradientAscent(Method):
 def build(config, points):
     """Gradient ascent as ``config.gradient_ascent`` describes it."""
     own = chosen(config)
-    streams = ("retain", "forget") if own.retain_weight else ("forget",)
-    return GradientAscent(points[-1], own.retain_weight, own.ceiling, streams)
+    return GradientAscent(points[-1], own.retain_weight, own.ceiling, used(own.retain_weight))

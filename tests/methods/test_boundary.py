@@ -44,25 +44,40 @@ def test_the_target_is_the_class_that_stays_at_the_neighbour(shrink, devices):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_shrink_is_the_cross_entropy_with_the_target(devices):
-    outputs, batch = tiny.outputs_and_batch(("forget",))
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_shrink_is_the_cross_entropy_with_the_target(devices, weight):
+    made = tiny.method("boundary_shrink", retain_weight=weight)
+    assert made.streams == (("retain", "forget") if weight else ("forget",))
+    outputs, batch = tiny.outputs_and_batch(made.streams)
     target = np.int32([0, 1, 1, 0])
     batch["forget"]["target"] = target
-    loss, _ = tiny.value(tiny.method("boundary_shrink"), outputs, batch, devices)
-    expected = tiny.cross_entropy(tiny.logits_of(outputs, "forget"), target)
-    assert loss == pytest.approx(expected.mean(), rel=1e-5)
+    loss, metrics = tiny.value(made, outputs, batch, devices)
+    expected = tiny.cross_entropy(tiny.logits_of(outputs, "forget"), target).mean()
+    if weight:
+        retain = tiny.cross_entropies(outputs, batch)["retain"].mean()
+        assert metrics["retain"] == pytest.approx(retain, rel=1e-5)
+        expected += weight * retain
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_expand_is_the_cross_entropy_with_the_added_output(devices):
-    outputs, batch = tiny.outputs_and_batch(("forget",))
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_expand_is_the_cross_entropy_with_the_added_output(devices, weight):
+    made = tiny.method("boundary_expand", retain_weight=weight)
+    outputs, batch = tiny.outputs_and_batch(made.streams)
     draw = np.random.default_rng(1)
     own = {"weight": np.float32(draw.normal(size=(3, 1))), "bias": np.float32([0.3])}
-    made = tiny.method("boundary_expand")
     loss, _ = tiny.value(made, outputs, batch, devices, params={"method": own})
-    added = tiny.features_of(outputs, "forget") @ own["weight"] + 0.3
-    logits = np.concatenate([tiny.logits_of(outputs, "forget"), added], axis=1)
-    assert loss == pytest.approx(tiny.cross_entropy(logits, [tiny.CLASSES] * 4).mean(), rel=1e-5)
+
+    def widened(stream, labels):
+        added = tiny.features_of(outputs, stream) @ own["weight"] + 0.3
+        logits = np.concatenate([tiny.logits_of(outputs, stream), added], axis=1)
+        return tiny.cross_entropy(logits, labels).mean()
+
+    expected = widened("forget", [tiny.CLASSES] * 4)
+    if weight:
+        expected += weight * widened("retain", batch["retain"]["label"])
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_added_output_trains_and_the_backbone_keeps_its_shape():
