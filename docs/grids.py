@@ -20,6 +20,9 @@ from ec_jax.report.tradeoff import Plot
 from ec_jax.workdir import write_json
 
 SWEEPS = {"ablation": "configs/sweeps/ec.py", "crossing": "configs/sweeps/crossing.py"}
+# Set beside the scenario's config: what an ablation is to decide is not decided on test images.
+_METRICS = {"evaluation.metrics": "accuracy,cka,knn,probe,variance,agreement,gap"}
+SETTINGS = {"ablation": {"data.validation": 0.2, **_METRICS}, "crossing": _METRICS}
 TITLES = {"ablation": "ablation of EC", "crossing": "where unlearning begins to pay"}
 _CLOSEST = "closeness/oracle"
 _SHOWN = ("accuracy/", "closeness/", "gap/", "agreement/", "variance/share", "cost/flops")

@@ -17,6 +17,8 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from docs import grids, study
 from docs.study import IMAGES, ROOT, SCENARIOS
@@ -116,7 +118,8 @@ def publish(name: str, workdir: Path) -> None:
     if scenario not in SCENARIOS or (grid and grid not in grids.SWEEPS):
         listed = f"one of {', '.join(SCENARIOS)}, or {'|'.join(grids.SWEEPS)}/ before it"
         sys.exit(f"scenario {name!r}: {listed}")
-    config = recipes.complete(config_file.load(SCENARIOS[scenario]))
+    config = recipes.complete(config_file.load(SCENARIOS[scenario])).unlock()
+    config.update_from_flattened_dict(grids.SETTINGS.get(grid, {}))
     files = sorted((workdir / "results").glob("*.json"))
     try:
         if not files:
@@ -166,7 +169,7 @@ def _section(scenario: str) -> str:
 
 
 def _grid(grid: str, scenario: str) -> str:
-    command = _command(scenario, grids.SWEEPS[grid], f"{grid}_{scenario}")
+    command = _command(scenario, grids.SWEEPS[grid], f"{grid}_{scenario}", grids.SETTINGS[grid])
     return (
         f"\n### {scenario}: {grids.TITLES[grid]}\n\n{command}\n"
         f"{grids.shown(grid, scenario)}{_shown(grids.pictures(grid, scenario))}\n"
@@ -174,11 +177,17 @@ def _grid(grid: str, scenario: str) -> str:
     )
 
 
-def _command(scenario: str, sweep: str, name: str) -> str:
-    return (
-        f"    python -m ec_jax.sweep --config={SCENARIOS[scenario]} --sweep={sweep} "
-        f"--workdir=runs/{name}\n"
-    )
+def _command(
+    scenario: str, sweep: str, name: str, settings: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    flags = [f"--config.{field}={value}" for field, value in settings.items()]
+    flags = [
+        f"--config={SCENARIOS[scenario]}",
+        *flags,
+        f"--sweep={sweep}",
+        f"--workdir=runs/{name}",
+    ]
+    return f"    python -m ec_jax.sweep {' '.join(flags)}\n"
 
 
 def _shown(pictures: Mapping[str, tradeoff.Plot]) -> str:

@@ -37,10 +37,13 @@ def publishing(tmp_path, monkeypatch):
     study_files = study.RESULTS / "digits"
     monkeypatch.setattr(study, "RESULTS", tmp_path / "results")
 
-    def publish_rows(name, rows):
+    def publish_rows(name, rows, settings=None):
         folder = tmp_path / "sweep"
         (folder / "results").mkdir(parents=True)
-        workdir_lib.write_resolved(recipes.complete(digits.get_config()), folder)
+        config = recipes.complete(digits.get_config()).unlock()
+        usual = grids.SETTINGS[name.partition("/")[0]]
+        config.update_from_flattened_dict(usual if settings is None else settings)
+        workdir_lib.write_resolved(config, folder)
         for row, run in rows.items():
             for seed in range(3):
                 source = study_files / f"{run}-seed{seed}.json"
@@ -103,6 +106,11 @@ def test_a_band_is_as_wide_as_the_seeds_deviate():
     deviation = np.std([0.5, 0.7], ddof=1)
     assert heights.min() == pytest.approx(0.6 - deviation)
     assert heights.max() == pytest.approx(0.8)
+
+
+def test_an_ablation_on_test_images_is_not_published(publishing):
+    with pytest.raises(SystemExit, match=r"data.validation is 0.0 there and 0.2 here"):
+        publishing("ablation/digits", ABLATION, {})
 
 
 def test_a_grid_that_there_is_not_is_refused(tmp_path):
