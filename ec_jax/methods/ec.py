@@ -14,6 +14,7 @@ Variants beyond the paper, all ours, each a field that is off by default:
 
 ŷ_f is what f0, and g(x_f) what a proxy oracle, a network trained on D_r for a short time, takes x_f
 for when the forgotten classes are left out: an oracle sends each of them to classes of its own.
+Where samples are forgotten, ŷ_f is another class than their own, and g(x_f) may be any.
 h_l and g_l are the spatial means of model and proxy at point l: which forget images the proxy finds
 alike the model is to find alike, wherever it puts them. CKA is the unbiased linear one, of a batch.
 ``ec_guided`` is the variant that is shipped.
@@ -156,8 +157,8 @@ class EC(Method):
             values = cross_entropy(logits, part["pseudo"])
             found["pseudo"] = self.pseudo * parallel.global_mean(values)
         if self.proxy:
-            allowed = others(step.extras["forgotten"], part["label"])
-            values = masked_kl(part["proxy"], logits, allowed)
+            # It never saw them: of forgotten samples its answer is an oracle's, their class too.
+            values = masked_kl(part["proxy"], logits, ~step.extras["forgotten"])
             found["proxy"] = self.proxy * parallel.global_mean(values)
         if self.relation:
             student = step.outputs["forget"].features[point]

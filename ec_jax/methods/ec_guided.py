@@ -26,10 +26,10 @@ RECIPE = {
     "unlearn.optimizer.learning_rate": 0.3,
 }
 SEARCH = [
-    {"unlearn.optimizer.learning_rate": 0.05, "ec.proxy": 1.0},
-    {"unlearn.optimizer.learning_rate": 0.15, "ec.proxy": 1.0},
-    {"unlearn.optimizer.learning_rate": 0.5, "ec.proxy": 1.0},
-    {"unlearn.optimizer.learning_rate": 0.05, "ec.proxy": 3.0},
-    {"unlearn.optimizer.learning_rate": 0.15, "ec.proxy": 3.0},
-    {"unlearn.optimizer.learning_rate": 0.5, "ec.proxy": 3.0},
+    {"unlearn.optimizer.learning_rate": 0.05, "ec.lambda": 0.1},
+    {"unlearn.optimizer.learning_rate": 0.15, "ec.lambda": 0.1},
+    {"unlearn.optimizer.learning_rate": 0.5, "ec.lambda": 0.1},
+    {"unlearn.optimizer.learning_rate": 0.05, "ec.lambda": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.15, "ec.lambda": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.5, "ec.lambda": 1.0},
 ]

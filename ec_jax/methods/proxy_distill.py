@@ -4,8 +4,8 @@
         + CE(f(x_r), y_r)
 
 g is the proxy: a network trained from scratch on D_r for a small share of the oracle's steps
-(``proxy.share``). c_l are the auxiliary heads, at the last point the network's own; all
-points count alike.
+(``proxy.share``). Where samples are forgotten its answer stands whole: it never saw them. c_l are
+the auxiliary heads, at the last point the network's own; all points count alike.
 
 Source: ours; the divergence is Hinton et al. 2015, arXiv 1503.02531.
 Differs from the published code: there is none.
@@ -18,7 +18,7 @@ from typing import Any
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.distillation import masked_kl
-from ec_jax.methods import Context, Forward, Method, chosen, others
+from ec_jax.methods import Context, Forward, Method, chosen
 
 SETTINGS = {"alpha": (0.3, ">= 0", "weight of the divergence from the proxy")}
 RECIPE = {"unlearn.optimizer.learning_rate": 0.03, "unlearn.batch_norm": "inference"}
@@ -46,7 +46,7 @@ class ProxyDistill(Method):
     def loss(self, step):
         """The weighted sum; metrics for the cross-entropy and each point's divergence."""
         part, logits = step.batch["forget"], step.outputs["forget"].logits
-        allowed = others(step.extras["forgotten"], part["label"])
+        allowed = ~step.extras["forgotten"]
         metrics = {
             f"divergence/{point}": parallel.global_mean(
                 masked_kl(part["teacher"], student, allowed)
