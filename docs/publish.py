@@ -27,14 +27,6 @@ from ec_jax.errors import InputError
 from ec_jax.report import plots, table, tradeoff
 from ec_jax.workdir import check_workdir, write_whole
 
-# Measured with an earlier recipe, before the study: what they set beside the scenario's config.
-EARLIER = {
-    "fashion_mnist_three": {
-        "model.width": 16,
-        "unlearn.steps": 200,
-        "head_distill: unlearn.optimizer.learning_rate": 0.2,
-    }
-}
 AUDITED = ("ec", "head_distill")  # in docs/audit.md, of the seed
 AUDIT_SEED = 1
 READING = {
@@ -60,15 +52,6 @@ of about .08 nothing can be told from a network that was retrained. What can be 
 - The search looked at seed 0 and at one number, the distance to the oracle. It chose high learning
   rates, for several methods the highest tried; `duck`, `delete` and `boundary_shrink` pay for it in
   retain accuracy, and the setting that it chose for `ssd` damages the model of one seed.
-""",
-    "fashion_mnist_three": """\
-The classes are gone at the logits. The third stage leaves the original as far as the oracle's, the
-last one further, and the first two hardly at all. What does not hold: by k-NN every stage still
-tells the forgotten classes apart better than the oracle's, only the last two less well than the
-original's; and no stage comes nearer to the oracle than the original was. EC removes; it does not
-rebuild what the oracle learned. Only seed 0 was measured with recovery and IDI: its new head speaks
-more against erasure than k-NN does, and relearning brings the classes back at once, so that the one
-*erased* is likely to be one of what was measured.
 """,
 }
 HEAD = """\
@@ -157,13 +140,11 @@ def results_page() -> str:
 def _section(scenario: str) -> str:
     about = load(scenario)[0]["scenario"]
     what = about.get("forget", ", ".join(about["forget_names"]))
-    earlier = ", ".join(f"{k} = {v}" for k, v in EARLIER.get(scenario, {}).items())
-    note = f"Not part of the study yet, and measured with {earlier}.\n\n" if earlier else ""
     grid_parts = [_grid(grid, scenario) for grid in grids.SWEEPS if grids.load(grid, scenario)]
     return (
         f"## {scenario}\n\n{about['model']}; forgotten: {what}; {_images(about)}\n\n"
         f"{_command(scenario, 'configs/sweeps/methods.py', scenario)}\n"
-        f"{note}{study.main_table(scenario)}\n{READING.get(scenario, '')}\n"
+        f"{study.main_table(scenario)}\n{READING.get(scenario, '')}\n"
         f"{_shown(study.pictures(scenario))}\n{''.join(grid_parts)}"
     )
 

@@ -18,28 +18,27 @@ from ec_jax.report import table
 ROOT = Path(__file__).parent.parent.parent
 LAST = "stage4"
 PUBLISHED = [s for s in publish.SCENARIOS if publish.load(s)]
-STUDIED = [s for s in PUBLISHED if s not in publish.EARLIER]
 RUNS = [(s, run) for s in PUBLISHED for run in publish.load(s)]
 each_run = pytest.mark.parametrize(
     ("scenario", "run"), RUNS, ids=[f"{s}-{r['scenario']['seed']}" for s, r in RUNS]
 )
 
 
-@pytest.mark.parametrize("scenario", STUDIED)
+@pytest.mark.parametrize("scenario", PUBLISHED)
 def test_a_study_has_every_row_with_three_seeds(scenario):
     rows = methods.get_rows(recipes.complete(digits.get_config()))
     found = {name: row.seeds for name, row in study.rows(scenario).items() if row.kind == "method"}
     assert found == dict.fromkeys(rows, (0, 1, 2))
 
 
-@pytest.mark.parametrize("scenario", STUDIED)
-def test_every_search_has_six_trials_a_method_and_chose_the_recipe(scenario):
+@pytest.mark.parametrize("scenario", PUBLISHED)
+def test_every_search_has_as_many_trials_a_method_and_chose_the_recipe(scenario):
     search = json.loads((study.RESULTS / "tuning" / f"{scenario}.json").read_text())
     chosen = json.loads((ROOT / "configs" / "recipes" / f"{scenario}.json").read_text())
     assert chosen.keys() == search["methods"].keys() == set(registry.names()) - {"retrain"}
     assert search["config"]["data"]["validation"] > 0
     for name, trials in search["methods"].items():
-        assert len(trials) == 6
+        assert 6 <= len(trials) <= 8  # two more around the best, where they are allowed
         passed_over = search.get("passed_over", {}).get(name, {}).get("settings")
         whole = [
             t
@@ -135,7 +134,7 @@ def _means(scenario):
     return out
 
 
-@pytest.mark.parametrize("scenario", STUDIED)
+@pytest.mark.parametrize("scenario", PUBLISHED)
 def test_the_answers_are_those_of_the_files(scenario):
     found = {question: (answer, said) for question, answer, said in study.answers(scenario)}
     m = _means(scenario)
@@ -162,7 +161,7 @@ def test_the_answers_are_those_of_the_files(scenario):
     assert found["c"][0] == ("yes" if nearest and way >= 0.5 else "no")
 
 
-@pytest.mark.parametrize("scenario", STUDIED)
+@pytest.mark.parametrize("scenario", PUBLISHED)
 def test_the_table_shows_mean_and_deviation(scenario):
     row = next(
         line for line in study.main_table(scenario).splitlines() if line.startswith("| ec |")
