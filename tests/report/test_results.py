@@ -18,6 +18,7 @@ from ec_jax.report import table
 ROOT = Path(__file__).parent.parent.parent
 LAST = "stage4"
 PUBLISHED = [s for s in publish.SCENARIOS if publish.load(s)]
+SEARCHED = sorted(path.stem for path in (study.RESULTS / "tuning").glob("*.json"))
 RUNS = [(s, run) for s in PUBLISHED for run in publish.load(s)]
 each_run = pytest.mark.parametrize(
     ("scenario", "run"), RUNS, ids=[f"{s}-{r['scenario']['seed']}" for s, r in RUNS]
@@ -28,10 +29,12 @@ each_run = pytest.mark.parametrize(
 def test_a_study_has_every_row_with_three_seeds(scenario):
     rows = methods.get_rows(recipes.complete(digits.get_config()))
     found = {name: row.seeds for name, row in study.rows(scenario).items() if row.kind == "method"}
-    assert found == dict.fromkeys(rows, (0, 1, 2))
+    lacking = publish.LACKING.get(scenario, ())
+    assert found == dict.fromkeys(rows.keys() - set(lacking), (0, 1, 2))
+    assert all(f"`{row}`" in publish.results_page() for row in lacking)  # and it is said
 
 
-@pytest.mark.parametrize("scenario", PUBLISHED)
+@pytest.mark.parametrize("scenario", SEARCHED)
 def test_every_search_has_as_many_trials_a_method_and_chose_the_recipe(scenario):
     search = json.loads((study.RESULTS / "tuning" / f"{scenario}.json").read_text())
     chosen = json.loads((ROOT / "configs" / "recipes" / f"{scenario}.json").read_text())
