@@ -98,7 +98,12 @@ def test_a_method_takes_its_steps(forerunners, tmp_path, method):
 def test_ec_is_added_to_every_gradient_method(forerunners, tmp_path, method):
     plain = methods.build(config(method), ("stage1", "stage2", "stage3"))
     folder = tmp_path / "run"
-    if plain.closed_form or plain.fresh is not None or plain.head_only or method == "ec":
+    if (
+        plain.closed_form
+        or plain.fresh is not None
+        or plain.head_only
+        or method in ("ec", "ec_guided")
+    ):
         with pytest.raises(InputError, match=r"ec\.plugin = True: "):
             run(forerunners, folder, method, ec__plugin=True)
         return
