@@ -5,7 +5,8 @@ training images of all classes).
 
 Command:  python -m ec_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion
           (--config=configs/fashion_mnist.py:one for another scenario)
-Measured: docs/results.md says which scenarios; two CPU cores train it in minutes.
+Measured: not yet. The recipes for ``three`` were searched on held-out training images, seed 0
+          (docs/results/tuning/fashion_mnist_three.json). Two CPU cores train it in minutes.
 """
 
 from configs import default

@@ -20,11 +20,10 @@ from ec_jax.report.tradeoff import Plot
 from ec_jax.workdir import write_json
 
 SWEEPS = {"ablation": "configs/sweeps/ec.py", "crossing": "configs/sweeps/crossing.py"}
-# Set beside the scenario's config: what an ablation is to decide is not decided on test images.
 _METRICS = {"evaluation.metrics": "accuracy,cka,knn,probe,variance,agreement,gap"}
+# Set beside the scenario's config: what an ablation is to decide is not decided on test images.
 SETTINGS = {"ablation": {"data.validation": 0.2, **_METRICS}, "crossing": _METRICS}
 TITLES = {"ablation": "ablation of EC", "crossing": "where unlearning begins to pay"}
-_CLOSEST = "closeness/oracle"
 _SHOWN = ("accuracy/", "closeness/", "gap/", "agreement/", "variance/share", "cost/flops")
 
 
@@ -72,7 +71,7 @@ def _row(name: str, cells: Mapping[str, Mapping[str, Any]]) -> Row:
 
 
 def ablation_table(scenario: str) -> str:
-    """The default's row between those of the other values of a field, field by field."""
+    """The oracle and the default, then the other values, field by field."""
     rows, groups = load("ablation", scenario), {}
     groups["references"] = [rows[name] for name in ("oracle", "default") if name in rows]
     for name, row in rows.items():
@@ -96,7 +95,7 @@ def crossing_lines(scenario: str) -> dict[float, dict[str, list[tuple[float, Spr
         if row.kind == "oracle":
             continue
         length, method, _ = name.split("-")
-        point = row.spread("cost/flops").mean, row.spread(_CLOSEST)
+        point = row.spread("cost/flops").mean, row.spread("closeness/oracle")
         lines = out.setdefault(float(length.removesuffix("x")), {})
         lines.setdefault(method, []).append(point)
     for lines in out.values():

@@ -4,6 +4,7 @@ Unlearning with a quarter to twice the config's steps, and training from scratch
 oracle's, each for an original (and an oracle) trained for half, once and twice the config's epochs.
 
 Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/crossing.py \
+              --config.evaluation.metrics=accuracy,cka,knn,probe,variance,agreement,gap \
               --workdir=runs/crossing/digits
 Measured: not yet.
 """

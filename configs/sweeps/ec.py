@@ -1,7 +1,10 @@
 """Ablation of EC: one setting at a time away from the config's own.
 
 Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/ec.py \
+              --config.data.validation=0.2 \
+              --config.evaluation.metrics=accuracy,cka,knn,probe,variance,agreement,gap \
               --workdir=runs/ablation/digits
+          (what it is to decide is judged on held-out training images)
 Measured: not yet.
 """
 

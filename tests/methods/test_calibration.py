@@ -203,9 +203,8 @@ def test_a_student_that_is_still_the_original_forgets_in_full_alike_on_any_devic
     tiny.check_finite(history)
     for point in tiny.POINTS:
         assert history[0][f"gate/{point}"] == pytest.approx(1, abs=1e-4)
-        assert history[2][f"gate/{point}"] <= 1
-    # An early feature of the tiny batch is nearly one number an image, and stays alike.
-    assert history[2][f"gate/{tiny.LAST}"] < 1
+        # Not at every step: four images may happen to look alike to both.
+        assert min(metrics[f"gate/{point}"] for metrics in history[1:]) < 1
     for a, b in zip(history, twice, strict=True):
         for name, value in a.items():
             assert b[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
