@@ -17,7 +17,5 @@ def get_config():
     # A network that fits its training images whole holds the class in its last stages.
     c.ec.weights = "geometric"
     c.ec.temperature = 0.07
-    # A single class is given up: the boundary methods do as published, without D_r.
-    c.boundary_shrink.retain_weight = c.boundary_expand.retain_weight = 0.0
     c.recipes = default.tuned("digits")
     return c

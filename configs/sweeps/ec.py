@@ -1,4 +1,4 @@
-"""Ablation of EC: one setting at a time away from the config's own.
+"""Ablation of EC: one setting at a time away from the config's own; then of guided EC.
 
 Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/ec.py \
               --config.data.validation=0.2 \
@@ -25,6 +25,14 @@ POINTS = {  # used, of a network with four
     "first_two": "stage1,stage2",
 }
 BUDGETS = (0.25, 0.5, 2.0)  # times the config's steps
+GUIDED = {  # what ec_guided is with each of its parts taken out
+    "whole": {},
+    "no_contrast": {"ec.lambda": 0.0},
+    "no_answers": {"ec.proxy": 0.0},
+    "no_relation": {"ec.relation": 0.0},
+    "uniform_weights": {"ec.weights": "uniform"},
+    "batch_norm_inference": {"unlearn.batch_norm": "inference"},
+}
 
 
 def get_rows(config):
@@ -40,6 +48,8 @@ def get_rows(config):
     for share in BUDGETS:
         steps = max(round(share * config.unlearn.steps), 1)
         rows[f"steps={steps}"] = {"method": "ec", "unlearn.steps": steps}
+    for name, settings in GUIDED.items():
+        rows[f"guided={name}"] = {"method": "ec_guided", **settings}
     return rows
 
 
