@@ -1,7 +1,7 @@
 """What smaller grids showed: the ablation of EC, and where unlearning begins to pay.
 
 A grid becomes one file, ``docs/results/GRID/SCENARIO.json``: {"rows": {row: {seed: {key: number,
-and "verdict"}}}}, with the oracle as a row where all rows have the same.
+and "verdict"}}}}, with original and oracle as rows where all rows have the same.
 """
 
 import json
@@ -24,6 +24,7 @@ _METRICS = {"evaluation.metrics": "accuracy,cka,knn,probe,variance,agreement,gap
 # Set beside the scenario's config: what an ablation is to decide is not decided on test images.
 SETTINGS = {"ablation": {"data.validation": 0.2, **_METRICS}, "crossing": _METRICS}
 TITLES = {"ablation": "ablation of EC", "crossing": "where unlearning begins to pay"}
+REFERENCES = ("original", "oracle")
 _SHOWN = ("accuracy/", "closeness/", "gap/", "agreement/", "variance/share", "cost/flops")
 
 
@@ -36,15 +37,17 @@ def take(grid: str, scenario: str, results: Iterable[Path]) -> None:
       results: the files ROW-seedN.json of a sweep.
     """
     rows: dict[str, dict[str, Any]] = {}
-    oracles: dict[str, list[dict[str, Any]]] = {}
+    references: dict[str, dict[str, list]] = {name: {} for name in REFERENCES}
     for path in sorted(results):
         row, _, seed = path.stem.rpartition("-seed")
         run, found = runs_lib.read(str(path)), table.judged(json.loads(path.read_text()))[0]
         verdict = {"verdict": found.name if found else ""}
         rows.setdefault(row, {})[seed] = _short(run, "unlearned", "method") | verdict
-        oracles.setdefault(seed, []).append(_short(run, "oracle", "oracle"))
-    if all(found[0] == other for found in oracles.values() for other in found):
-        rows["oracle"] = {seed: found[0] for seed, found in oracles.items()}
+        for name, seeds in references.items():
+            seeds.setdefault(seed, []).append(_short(run, name, name))
+    for name, seeds in references.items():
+        if all(found[0] == other for found in seeds.values() for other in found):
+            rows[name] = {seed: found[0] for seed, found in seeds.items()}
     target = study.RESULTS / grid / f"{scenario}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_json(target, {"schema": 1, "rows": rows})
@@ -66,14 +69,14 @@ def load(grid: str, scenario: str) -> dict[str, Row]:
 def _row(name: str, cells: Mapping[str, Mapping[str, Any]]) -> Row:
     numbers = [{k: v for k, v in cell.items() if k != "verdict"} for cell in cells.values()]
     verdicts = [cell["verdict"] for cell in cells.values() if "verdict" in cell]
-    kind = "method" if verdicts else "oracle"
+    kind = "method" if verdicts else name
     return Row(name, kind, tuple(int(seed) for seed in cells), tuple(numbers), tuple(verdicts))
 
 
 def ablation_table(scenario: str) -> str:
-    """The oracle and the default, then the other values, field by field."""
+    """The references and the default, then the other values, field by field."""
     rows, groups = load("ablation", scenario), {}
-    groups["references"] = [rows[name] for name in ("oracle", "default") if name in rows]
+    groups["references"] = [rows[name] for name in (*REFERENCES, "default") if name in rows]
     for name, row in rows.items():
         if "=" in name:
             groups.setdefault(name.partition("=")[0], []).append(row)
@@ -92,7 +95,7 @@ def crossing_lines(scenario: str) -> dict[float, dict[str, list[tuple[float, Spr
     """{length: {method: [(mean FLOPs in percent of the oracle's, closeness)]}}, cheapest first."""
     out: dict[float, dict[str, list]] = {}
     for name, row in load("crossing", scenario).items():
-        if row.kind == "oracle":
+        if row.kind != "method":
             continue
         length, method, _ = name.split("-")
         point = row.spread("cost/flops").mean, row.spread("closeness/oracle")
