@@ -66,8 +66,9 @@ rows do, so differences are taken seed by seed (mean ± standard deviation of th
 - **The first two stages alone damage the model**; the last alone forgets at the logits and is
   superficial in every seed (gap in the features .018 ± .011 above the default's).
 - **Weighting the later stages more is worse, not better**: `linear`, `geometric` and `late` have a
-  larger mean gap in the features than `uniform`, `reversed` a smaller one (by .007 ± .002), which it pays
-  for at the logits (+.6 ± .3 points). A tie by the number that the search goes by: `uniform` stays.
+  larger mean gap in the features than `uniform`, `reversed` a smaller one (by .007 ± .002), which
+  it pays for at the logits (+.6 ± .3 points). A tie by the number that the search goes by:
+  `uniform` stays.
 - **λ and τ trade.** λ = 3 or τ = .05 is *erased* in three seeds of three, at .7 to .8 points less
   retain accuracy than the default, which is so in one.
 - **Longer is not nearer**: with half of the steps the gap in the features is smaller (by .009 ±
@@ -76,11 +77,12 @@ rows do, so differences are taken seed by seed (mean ± standard deviation of th
   FLOPs, have a higher CKA to the oracle in the mean of the seeds but not in each, and lose .9 and
   1.7 points of retain accuracy. The sum of the weights does nothing here: the gradient is clipped.
 - **Guided EC**: the CKA to the oracle is .11 above plain EC's and .02 above the original's own (in
-  two seeds of three), which no row of plain EC reaches; its gap in the features is plain EC's. Of its parts none is
-  shown to matter by itself: without the contrast both numbers are the same within the seeds'
-  spread, and without the proxy's answers the gap in the features grows by .005 ± .002 while .9 points
-  of the gap at the logits and 1.1 points of retain accuracy come back. What helps is to be shown by
-  a proxy at all. Its fields had been chosen by some 35 looks at seed 0 of these images.
+  two seeds of three), which no row of plain EC reaches; its gap in the features is plain EC's. Of
+  its parts none is shown to matter by itself: without the contrast both numbers are the same within
+  the seeds' spread, and without the proxy's answers the gap in the features grows by .005 ± .002
+  while .9 points of the gap at the logits and 1.1 points of retain accuracy come back. What helps
+  is to be shown by a proxy at all. Its fields had been chosen by some 35 looks at seed 0 of these
+  images.
 
 The defaults of `ec` are what it leaves: candidates `both`, τ .1, uniform weights, all points,
 pretrained `conv` modules, BatchNorm in inference mode.

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +110,22 @@ def _fit(
     num_classes: int,
 ) -> Probes:
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
-    stages = jax.vmap(_fit_stage, in_axes=(0, None, None, 0, None))
-    return stages(features, targets, shares, l2, max_iterations)
+
+    def fit_stage(inputs, strengths):
+        return _fit_stage(inputs, targets, shares, strengths, max_iterations)
+
+    return _each(fit_stage, features, l2)
+
+
+def _each(fit: Callable[..., Any], *rows: jax.Array) -> Any:
+    """``fit`` of every row of the arrays.
+
+    Side by side where one fit would leave an accelerator idle. All of them then take as many steps
+    as the slowest, so that a CPU, which one fit keeps busy, makes them one after the other.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda row: fit(*row), rows)
+    return jax.vmap(fit)(*rows)
 
 
 def _fit_stage(
@@ -127,8 +141,11 @@ def _fit_stage(
     rotated = _matmul(centred, axes)
     inputs = jnp.concatenate([rotated, jnp.ones((len(rotated), 1))], axis=1)
     spread = jnp.append(jnp.maximum(variances, 0.0), 1.0)
-    fits = jax.vmap(_newton, in_axes=(None, None, None, None, None, 0, None))
-    heads, converged = fits(inputs, targets, shares, present, spread, l2, limit)
+
+    def fit(strength):
+        return _newton(inputs, targets, shares, present, spread, strength, limit)
+
+    heads, converged = _each(fit, l2)
     weights = _matmul(axes, heads[:, :-1])
     bias = heads[:, -1] - _matmul(mean, weights)
     return Probes(weights, jnp.where(present[None], bias, -jnp.inf), converged)

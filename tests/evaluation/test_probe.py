@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -345,3 +346,22 @@ def test_features_that_are_not_finite_have_no_probe():
     splits["retain_train"].points["noise"][0, 0] = np.nan
     got = probe.run(splits, None)
     assert sum(map(np.isnan, got.values())) == 4
+
+
+def test_side_by_side_as_on_an_accelerator_the_heads_are_the_same(monkeypatch):
+    draw = np.random.default_rng(5)
+    features = draw.normal(size=(2, 60, 3)).astype(np.float32)
+    labels = draw.integers(0, 3, 60)
+    shares = np.full(60, 1 / 60, np.float32)
+    l2 = np.float32([[0.1, 0.001], [0.01, 0.0001]])
+
+    def fit():
+        return probe._fit.__wrapped__(features, labels, shares, l2, 50, num_classes=3)
+
+    one_by_one = fit()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    together = fit()
+    assert one_by_one.converged.all()
+    assert together.converged.all()
+    np.testing.assert_allclose(together.weights, one_by_one.weights, atol=1e-3)
+    np.testing.assert_allclose(together.bias, one_by_one.bias, atol=1e-3)
