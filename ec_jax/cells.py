@@ -14,7 +14,7 @@ from typing import Any
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import TrainingError
-from ec_jax.evaluation.measure import measure
+from ec_jax.evaluation import measure
 from ec_jax.pipeline import BROUGHT, Experiment
 
 STARTS = ("proxy", "modules")  # of unlearning, beside the original
@@ -35,6 +35,7 @@ class Cells:
           folder: that of the shared trainings.
         """
         self._config, self._folder = config, folder
+        self._last: tuple[Any, ...] = (None,)  # what was measured last, as cells come seed by seed
 
     def run(self, config: Any, cell: Path) -> dict[str, Any]:
         """Runs a cell, or finishes one that was cut off.
@@ -51,14 +52,14 @@ class Cells:
             if path.is_file():
                 return json.loads(path.read_text())
         references = self._references(config)
-        known = self._measured(config, references)
+        known, seen = self._measured(config, references)
         starts = self._starts(config, references)
         _link(references, BROUGHT, cell)
         _link(starts, STARTS, cell)
         c = config.copy_and_resolve_references().unlock()
         c.stages = "unlearn,evaluate"
         try:
-            Experiment(c.lock(), cell, known=known).run()
+            Experiment(c.lock(), cell, known=known, seen=seen).run()
         except TrainingError as error:
             workdir_lib.write_json(failure, {"failed": str(error)})
             return {"failed": str(error)}
@@ -92,17 +93,24 @@ class Cells:
             (folder / "done").touch()
         return folder
 
-    def _measured(self, config: Any, references: Path) -> dict[str, dict[str, float]]:
-        """{"original" and "oracle": their numbers}, measured as the cell's config says."""
+    def _measured(self, config: Any, references: Path) -> tuple[dict, dict]:
+        """({model: its numbers}, {model: its features}) of original and oracle.
+
+        As the cell's config says.
+        """
         fields = {k: v for k, v in config_lib.flatten(config).items() if k.startswith("evaluation")}
         path = references / f"measured-{_digest(fields)}.json"
-        if not path.is_file():
+        if self._last[0] != path:
             c = config.copy_and_resolve_references().unlock()
             c.stages = ",".join(BROUGHT)
             experiment = Experiment(c.lock(), references)
             models = {name: experiment.model(name) for name in BROUGHT}
-            workdir_lib.write_json(path, measure(experiment.scenario, models)[0])
-        return json.loads(path.read_text())
+            seen = measure.features(experiment.scenario, models)
+            if not path.is_file():
+                numbers, _ = measure.measure(experiment.scenario, models, seen=seen)
+                workdir_lib.write_json(path, numbers)
+            self._last = path, json.loads(path.read_text()), seen
+        return self._last[1:]
 
 
 def _digest(fields: Any) -> str:

@@ -19,6 +19,7 @@ from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.errors import InputError
+from ec_jax.evaluation.features import Features
 from ec_jax.evaluation.measure import measure
 from ec_jax.models.network import Network, Variables
 from ec_jax.report import html, plots, table
@@ -53,6 +54,7 @@ class Experiment:
         workdir: str | Path,
         command: str = "",
         known: Mapping[str, Mapping[str, float]] | None = None,
+        seen: Mapping[str, Mapping[str, Features]] | None = None,
     ):
         """Makes every check that can be made before work starts.
 
@@ -61,6 +63,7 @@ class Experiment:
           workdir: made by ``run``, not here.
           command: by which the run was started, for its report.
           known: {model: its numbers} of models that need not be measured again.
+          seen: {model: its features} of models that need not be run over the images again.
 
         Raises:
           InputError: the data, the devices or a checkpoint do not go with the config.
@@ -68,7 +71,7 @@ class Experiment:
         self.config = config
         self.workdir = Path(workdir).absolute()
         self.stages = config_lib.stage_names(config)
-        self._command, self._known = command, known or {}
+        self._command, self._known, self._seen = command, known, seen
         self.scenario = Scenario(config)
         self._method.check(self.scenario.forget_classes)
         self._check_there()
@@ -249,7 +252,7 @@ class Experiment:
             return
         began = time.monotonic()
         found = {name: self.model(name) for name in MEASURED}
-        models, details = measure(self.scenario, found, known=self._known)
+        models, details = measure(self.scenario, found, known=self._known, seen=self._seen)
         cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
         if not self._unused("proxy"):
             cost["proxy"] = self._cost("proxy")

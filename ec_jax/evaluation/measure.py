@@ -21,6 +21,7 @@ def measure(
     models: Mapping[str, Variables],
     may_break: Collection[str] = (),
     known: Mapping[str, Mapping[str, float]] | None = None,
+    seen: Mapping[str, Mapping[str, Features]] | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
     """Everything that is known of the models.
 
@@ -30,6 +31,7 @@ def measure(
         {"params", "batch_stats"}}.
       may_break: models whose numbers need not be finite.
       known: {model: its numbers}, of models that were measured before, against the same references.
+      seen: {model: its ``features``}, of models that have been run over the images before.
 
     Returns:
       {model: {flat key: number}}, and the details of ``ec_jax.evaluation.details``.
@@ -37,7 +39,7 @@ def measure(
     Raises:
       TrainingError: a number of another model is not finite.
     """
-    features, streamed = _features(scenario, models)
+    features, streamed = _features(scenario, models, seen or {})
     subjects = _subjects(scenario, models)
     numbers = suite.evaluate(features, scenario.config, subjects, may_break, known)
     for name, values in streamed.items():
@@ -46,18 +48,26 @@ def measure(
     return numbers, details.details(features, scenario.class_names)
 
 
+def features(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, dict[str, Features]]:
+    """{model: {split: Features}}, for ``measure``; {} where it needs whole activations."""
+    return {} if _maps(scenario) else _features(scenario, models, {})[0]
+
+
 def _features(
-    scenario: Scenario, models: Mapping[str, Variables]
+    scenario: Scenario,
+    models: Mapping[str, Variables],
+    seen: Mapping[str, Mapping[str, Features]],
 ) -> tuple[dict[str, dict[str, Features]], dict[str, dict[str, float]]]:
     """{model: {split: Features}}, and what was computed of whole activations on the way."""
     mesh, forward = scenario.mesh, _forward(scenario)
     forwards = {
         name: _bound(forward, parallel.replicate(_as_network(tree), mesh), mesh)
         for name, tree in models.items()
+        if name not in seen
     }
     # Padded anyway: any number of devices can share it.
     size = math.ceil(scenario.config.data.eval_batch_size / mesh.size) * mesh.size
-    found: dict[str, dict[str, Features]] = {name: {} for name in models}
+    found = {name: dict(seen.get(name, {})) for name in models}
     streamed: dict[str, dict[str, float]] = {name: {} for name in models}
     for split, rows in scenario.splits.items():
         images, labels = scenario.data.images_and_labels(split, rows)

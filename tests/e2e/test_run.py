@@ -15,6 +15,7 @@ from configs import digits
 from ec_jax import checkpoint
 from ec_jax.data import augment
 from ec_jax.errors import InputError, TrainingError
+from ec_jax.evaluation import measure
 from ec_jax.evaluation.cka import linear_cka
 from ec_jax.pipeline import Experiment
 
@@ -102,6 +103,21 @@ def test_metrics_are_those_of_the_checkpoints(workdir, metrics):
         cka = linear_cka(maps[point].mean((1, 2)), found["original"][0][point].mean((1, 2)))
         key = f"cka_to_original/retain_test/{point}"
         assert metrics["models"]["unlearned"][key] == pytest.approx(float(cka), abs=1e-4)
+
+
+@pytest.mark.parametrize("of", ["gap", "map"])
+def test_models_that_were_seen_before_are_not_run_again(workdir, of):
+    experiment = Experiment(small(evaluation__features=of), workdir)
+    models = {name: experiment.model(name) for name in ("original", "oracle", "unlearned")}
+    references = {name: models[name] for name in ("original", "oracle")}
+    plain, _ = measure.measure(experiment.scenario, models)
+    seen = measure.features(experiment.scenario, references)
+    known = {name: plain[name] for name in references}
+    if seen:  # whole activations cannot be kept: the model itself is asked again
+        models |= jax.tree.map(np.zeros_like, references)
+    again, _ = measure.measure(experiment.scenario, models, known=known, seen=seen)
+    assert bool(seen) == (of == "gap")
+    assert again == plain
 
 
 def test_the_run_leaves_config_table_plot_and_scalars(workdir):
