@@ -27,7 +27,6 @@ from ec_jax.errors import InputError
 from ec_jax.report import plots, table, tradeoff
 from ec_jax.workdir import check_workdir, write_whole
 
-LACKING = {"digits": ("ec_guided",)}  # rows of the study that were not measured yet
 AUDITED = ("ec", "head_distill")  # in docs/audit.md, of the seed
 AUDIT_SEED = 1
 READING = {
@@ -182,12 +181,10 @@ def _section(scenario: str) -> str:
 def _study(scenario: str) -> str:
     about = load(scenario)[0]["scenario"]
     what = about.get("forget", ", ".join(about["forget_names"]))
-    lacking = ", ".join(f"`{row}`" for row in LACKING.get(scenario, ()))
-    note = f"Not measured yet: {lacking}.\n\n" if lacking else ""
     return (
         f"{about['model']}; forgotten: {what}; {_images(about)}\n\n"
         f"{_command(scenario, 'configs/sweeps/methods.py', scenario)}\n"
-        f"{note}{study.main_table(scenario)}\n{READING.get(scenario, '')}\n"
+        f"{study.main_table(scenario)}\n{READING.get(scenario, '')}\n"
         f"{_shown(study.pictures(scenario))}\n"
     )
 
