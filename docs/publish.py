@@ -99,8 +99,9 @@ the paper's. What the columns are: [metrics.md](metrics.md); the methods: [metho
 CKA is that of images to be forgotten, the mean over all stages but the first; **the target of every
 number is the oracle's, not zero.** Every method has the recipe that eight trials (`damp` six) on
 held-out training images of seed 0 gave it (`python -m ec_jax.tune`; all trials:
-`docs/results/tuning`), with EC added the same. Of five methods on digits the best trial, of `ssd` three, is
-passed over for the next: it collapses or damages the model of another seed (`passed_over` there).
+`docs/results/tuning`), with EC added the same. Of five methods on digits the best trial, of `ssd`
+the best three, are passed over: they collapse or damage the model of another seed (`passed_over`
+there).
 What was searched had been set after a first search on the same images, in which many of the best
 settings lay at an edge; a dozen settings of EC more were looked at there, to choose the number of
 steps, and of guided EC some 35 on Fashion-MNIST. The FLOPs are those of unlearning with its modules

@@ -5,7 +5,7 @@ Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/swee
               --config.evaluation.metrics=accuracy,cka,knn,probe,variance,agreement,gap \
               --workdir=runs/ablation/digits
           (what it is to decide is judged on held-out training images)
-Measured: not yet.
+Measured: on Fashion-MNIST with three classes, on held-out training images: docs/results.md.
 """
 
 VALUES = {
