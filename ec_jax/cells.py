@@ -94,10 +94,7 @@ class Cells:
         return folder
 
     def _measured(self, config: Any, references: Path) -> tuple[dict, dict]:
-        """({model: its numbers}, {model: its features}) of original and oracle.
-
-        As the cell's config says.
-        """
+        """({model: its numbers}, {model: its features}) of original and oracle."""
         fields = {k: v for k, v in config_lib.flatten(config).items() if k.startswith("evaluation")}
         path = references / f"measured-{_digest(fields)}.json"
         if self._last[0] != path:

@@ -39,13 +39,13 @@ def measure(
     Raises:
       TrainingError: a number of another model is not finite.
     """
-    features, streamed = _features(scenario, models, seen or {})
+    taken, streamed = _features(scenario, models, seen or {})
     subjects = _subjects(scenario, models)
-    numbers = suite.evaluate(features, scenario.config, subjects, may_break, known)
+    numbers = suite.evaluate(taken, scenario.config, subjects, may_break, known)
     for name, values in streamed.items():
         numbers[name] |= values
     suite.refuse_nan(numbers, may_break)
-    return numbers, details.details(features, scenario.class_names)
+    return numbers, details.details(taken, scenario.class_names)
 
 
 def features(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, dict[str, Features]]:
