@@ -12,10 +12,10 @@ from typing import Any
 
 from configs.sweeps import crossing
 from docs import study
-from ec_jax.report import costs, table
+from ec_jax.report import comparison, costs, markup, table
 from ec_jax.report import runs as runs_lib
 from ec_jax.report.comparison import Row
-from ec_jax.report.summary import Spread
+from ec_jax.report.summary import Spread, spread
 from ec_jax.report.tradeoff import Plot
 from ec_jax.workdir import write_json
 
@@ -24,7 +24,17 @@ _METRICS = {"evaluation.metrics": "accuracy,cka,knn,probe,variance,agreement,gap
 # Set beside the scenario's config: what an ablation is to decide is not decided on test images.
 SETTINGS = {"ablation": {"data.validation": 0.2, **_METRICS}, "crossing": _METRICS}
 TITLES = {"ablation": "ablation of EC", "crossing": "where unlearning begins to pay"}
+DIFFERENCES = """\
+What a value changes, reckoned seed by seed: the row minus the default of the same seed.
+"""
 REFERENCES = ("original", "oracle")
+BASE = {"guided": "guided=whole"}  # what a field's rows are compared with; the others: "default"
+COMPARED = (
+    ("gap/representation", "gap, features", 3),
+    ("gap/logit", "gap, logits (points)", 1),
+    ("closeness/oracle", "CKA to oracle", 3),
+    ("accuracy/retain_test", "accuracy, retain, test (points)", 1),
+)
 _SHOWN = ("accuracy/", "closeness/", "gap/", "agreement/", "variance/share", "cost/flops")
 
 
@@ -83,6 +93,31 @@ def ablation_table(scenario: str) -> str:
     return study.rows_table({field: sorted(found, key=_value) for field, found in groups.items()})
 
 
+def differences_table(scenario: str) -> str:
+    """Every value minus the default, reckoned seed by seed: mean ± standard deviation.
+
+    The seeds' own spread, which is that of their networks, falls out of it.
+    """
+    rows, lines = load("ablation", scenario), []
+    for row in sorted(rows.values(), key=lambda row: (row.label.partition("=")[0], _value(row))):
+        base = BASE.get(row.label.partition("=")[0], "default")
+        if "=" in row.label and row.label != base and base in rows:
+            shown = [difference(row, rows[base], key) for key, _, _ in COMPARED]
+            digits = [digits for _, _, digits in COMPARED]
+            cells = [comparison.cell(*found).text for found in zip(shown, digits, strict=True)]
+            lines.append([markup.markdown_escape(f"{row.label} − {base}"), *cells])
+    head = ["", *(title for _, title, _ in COMPARED)]
+    return markup.markdown(head, [False, *[True] * len(COMPARED)], lines)
+
+
+def difference(row: Row, base: Row, key: str) -> Spread | None:
+    """A row's number minus another's, over the seeds that both have; None where there is none."""
+    other = dict(zip(base.seeds, base.numbers, strict=True))
+    pairs = [(mine, other[s]) for s, mine in zip(row.seeds, row.numbers, strict=True) if s in other]
+    known = all(key in numbers for pair in pairs for numbers in pair)
+    return spread([mine[key] - theirs[key] for mine, theirs in pairs]) if known else None
+
+
 def _value(row: Row) -> tuple[float, str]:
     value = row.label.partition("=")[2]
     try:
@@ -119,8 +154,10 @@ def crossing_plot(scenario: str) -> Plot | None:
 
 
 def shown(grid: str, scenario: str) -> str:
-    """The table of a grid; nothing for one that is a picture."""
-    return f"{ablation_table(scenario)}\n" if grid == "ablation" else ""
+    """The tables of a grid; nothing for one that is a picture."""
+    if grid != "ablation":
+        return ""
+    return f"{ablation_table(scenario)}\n{DIFFERENCES}\n{differences_table(scenario)}\n"
 
 
 def pictures(grid: str, scenario: str) -> dict[str, Plot]:

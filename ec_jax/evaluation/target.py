@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 TEST, TRAIN = "forget_test", "forget_train"
+BEFORE = "earlier_test"  # of classes that an earlier request forgot
 
 
 def forget_split(keys: Iterable[str]) -> str:

@@ -43,7 +43,8 @@ THRESHOLDS = (
         5.0,
         "points of accuracy",
         "Not forgotten if accuracy/forget_test is higher than the oracle's (without an oracle: "
-        "than 0) by more: as much as may be lost on the retain side.",
+        "than 0) by more: as much as may be lost on the retain side. The same of "
+        "accuracy/earlier_test, where classes were forgotten before.",
     ),
     Threshold(
         "least_difference",

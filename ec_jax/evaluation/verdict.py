@@ -4,7 +4,8 @@ Rules, the first that holds decides:
 
 1. ``damaged``: a number is not finite, the retain set is predicted much worse, or the features
    of a split have collapsed to a point. First, as a ruined model forgets everything.
-2. ``not forgotten``: the forget set is predicted better than the oracle does.
+2. ``not forgotten``: the forget set is predicted better than the oracle does, or a class that an
+   earlier request forgot has come back.
 3. ``superficial``: the logits forget, but the features keep: at the last points they have moved
    less than half the way from the original's to the oracle's, by their similarity to the
    original's (CKA) or by how well they still tell the classes apart (k-NN, probe, recovery).
@@ -37,7 +38,7 @@ from ec_jax.evaluation.indicators import (
     Indicator,
     indicators,
 )
-from ec_jax.evaluation.target import TEST, TRAIN, forget_split
+from ec_jax.evaluation.target import BEFORE, TEST, TRAIN, forget_split
 from ec_jax.evaluation.thresholds import LIMIT
 
 ERASED = "erased"
@@ -58,8 +59,9 @@ class Verdict:
       name: ``erased``, ``superficial``, ``damaged`` or ``not forgotten``.
       reasons: sentences; what decided comes first, then what else was looked at, then which
         reference is lost.
-      numbers: what was compared with the thresholds. ``retain_loss`` and ``forget_excess`` in
-        points, ``variance_share/SPLIT`` as shares, ``similarity`` as CKA. ``moved_share``, a share,
+      numbers: what was compared with the thresholds. ``retain_loss``, ``forget_excess`` and, of
+        what was forgotten before, ``forget_excess/earlier_test`` in points,
+        ``variance_share/SPLIT`` as shares, ``similarity`` as CKA. ``moved_share``, a share,
         is the lesser of ``moved_share/similarity`` and ``moved_share/separability``, the means of
         ``moved_share/METRIC/POINT``. Only those that the rules came to; all are finite.
     """
@@ -100,7 +102,7 @@ def judge(
     the features that describe it.
 
     Read are ``accuracy/forget_test``, ``accuracy/retain_test``, and, where they are there,
-    ``variance/SPLIT/LAST``, the ``cka_to_original``, ``knn`` and ``probe`` of ``forget_test`` at
+    ``accuracy/earlier_test``, ``variance/SPLIT/LAST``, the ``cka_to_original``, ``knn`` and ``probe`` of ``forget_test`` at
     the last two points, and ``recovery/head/forget_test``.
 
     Without an oracle the references are weaker, and a sentence says so: the original for the
@@ -235,14 +237,33 @@ def _still_known(case: _Case) -> _Finding:
     alone = 0.0 if case.split == TEST else case.unlearned["accuracy/retain_test"]
     target = case.oracle[key] if case.oracle else alone
     excess = case.unlearned[key] - target
-    name = "the oracle" if case.oracle else "a model that never saw them, it is assumed,"
     outcome = "not forgotten" if excess > limit else "the logits have forgotten"
     sentence = (
         f"On {_IMAGES[case.split]} to be forgotten the model is right on "
-        f"{case.unlearned[key]:.1f} %, {name} on {target:.1f} %: {outcome} "
+        f"{case.unlearned[key]:.1f} %, {_unseen(case)} on {target:.1f} %: {outcome} "
         f"(at most {limit:g} points more are allowed)."
     )
     return _Finding(excess > limit, (sentence,), {"forget_excess": excess})
+
+
+def _come_back(case: _Case) -> _Finding:
+    """A network that was asked twice must have forgotten both."""
+    key, limit = f"accuracy/{BEFORE}", LIMIT["forget_excess"]
+    if key not in case.unlearned:
+        return _Finding(False)
+    target = case.oracle.get(key, 0.0)
+    excess = case.unlearned[key] - target
+    outcome = "they have come back" if excess > limit else "they have stayed forgotten"
+    sentence = (
+        f"On test images of classes that were forgotten before the model is right on "
+        f"{case.unlearned[key]:.1f} %, {_unseen(case)} on {target:.1f} %: {outcome} "
+        f"(at most {limit:g} points more are allowed)."
+    )
+    return _Finding(excess > limit, (sentence,), {f"forget_excess/{BEFORE}": excess})
+
+
+def _unseen(case: _Case) -> str:
+    return "the oracle" if case.oracle else "a model that never saw them, it is assumed,"
 
 
 def _features_kept(case: _Case) -> _Finding:
@@ -352,6 +373,7 @@ _RULES: tuple[tuple[str, Callable[[_Case], _Finding]], ...] = (
     (DAMAGED, _retain_lost),
     (DAMAGED, _collapsed),
     (NOT_FORGOTTEN, _still_known),
+    (NOT_FORGOTTEN, _come_back),
     (SUPERFICIAL, _features_kept),
 )
 _IMAGES = {TEST: "test images", TRAIN: "the training images"}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ec_jax.evaluation import verdict
+from ec_jax.evaluation.target import BEFORE
 from ec_jax.evaluation.thresholds import THRESHOLDS
 from ec_jax.evaluation.verdict import judge
 
@@ -111,6 +112,23 @@ def test_accuracy_limits(metric, name, number, oracle):
     assert (at.name, beyond.name) == ("erased", name)
     assert beyond.numbers[number] == pytest.approx(LIMIT[number] + 0.1)
     assert f"{beyond.numbers[number] * sign + reference:.1f} %" in beyond.reasons[0]
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_a_class_forgotten_before_must_not_come_back(oracle):
+    key, target = "accuracy/earlier_test", 3.0 if oracle else 0.0
+    models = {"original": ORIGINAL | {key: 0.0}}
+    if oracle:
+        models["oracle"] = ORACLE | {key: target}
+
+    def judged(value):
+        return judge(models | {"unlearned": ORACLE | {key: value}}, POINTS)
+
+    stayed, returned = (judged(target + LIMIT["forget_excess"] + more) for more in (0.0, 0.1))
+    assert (stayed.name, returned.name) == ("erased", "not forgotten")
+    assert "have come back" in returned.reasons[0]
+    assert returned.numbers[f"forget_excess/{BEFORE}"] == pytest.approx(5.1)
+    assert any("have stayed forgotten" in reason for reason in stayed.reasons)
 
 
 def test_a_forget_accuracy_as_high_as_the_oracles_is_forgotten():

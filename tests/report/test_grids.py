@@ -12,6 +12,7 @@ from docs import grids, publish, study
 from ec_jax import config_file, recipes, sweep
 from ec_jax import workdir as workdir_lib
 from ec_jax.report import costs
+from ec_jax.report.comparison import Row
 from ec_jax.report.summary import spread
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,6 +83,22 @@ def test_the_ablation_is_shown_field_by_field_in_the_order_of_the_values(publish
     assert [name for name in labels if "proxy" in name] == ["*proxy*", "proxy=2", "proxy=10"]
     gaps = numbers(files, "ec", "gap/representation")
     assert f"{np.mean(gaps):.3f} ± {np.std(gaps, ddof=1):.3f}" in lines[3]
+
+
+def test_what_a_value_changes_is_reckoned_seed_by_seed(publishing):
+    files = publishing("ablation/digits", ABLATION)
+    lines = grids.differences_table("digits").splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in lines] == [
+        "kind=mlp − default",
+        "proxy=2 − default",
+        "proxy=10 − default",
+    ]
+    row, base = (numbers(files, run, "gap/representation") for run in ("ec_pseudo", "ec"))
+    apart = [round(a, 5) - round(b, 5) for a, b in zip(row, base, strict=True)]
+    cell = f"{np.mean(apart):.3f} ± {np.std(apart, ddof=1):.3f}".replace("-", "−")
+    assert f"| {cell} |" in lines[1]
+    without = Row("a", "method", (0,), ({},))
+    assert grids.difference(without, grids.load("ablation", "digits")["default"], "gap") is None
 
 
 def test_the_crossing_has_a_panel_a_length_and_a_line_a_method(publishing):
