@@ -102,8 +102,8 @@ def judge(
     the features that describe it.
 
     Read are ``accuracy/forget_test``, ``accuracy/retain_test``, and, where they are there,
-    ``accuracy/earlier_test``, ``variance/SPLIT/LAST``, the ``cka_to_original``, ``knn`` and ``probe`` of ``forget_test`` at
-    the last two points, and ``recovery/head/forget_test``.
+    ``accuracy/earlier_test``, ``variance/SPLIT/LAST``, the ``cka_to_original``, ``knn`` and
+    ``probe`` of ``forget_test`` at the last two points, and ``recovery/head/forget_test``.
 
     Without an oracle the references are weaker, and a sentence says so: the original for the
     retain set, 0 for the forget set, and CKA to the original at the last point alone, as nobody
