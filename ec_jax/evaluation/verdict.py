@@ -232,38 +232,37 @@ def _collapsed(case: _Case) -> _Finding:
 
 
 def _still_known(case: _Case) -> _Finding:
-    key, limit = f"accuracy/{case.split}", LIMIT["forget_excess"]
     # Without an oracle: a class never seen is never named, a sample as often as a test image.
     alone = 0.0 if case.split == TEST else case.unlearned["accuracy/retain_test"]
-    target = case.oracle[key] if case.oracle else alone
-    excess = case.unlearned[key] - target
-    outcome = "not forgotten" if excess > limit else "the logits have forgotten"
-    sentence = (
-        f"On {_IMAGES[case.split]} to be forgotten the model is right on "
-        f"{case.unlearned[key]:.1f} %, {_unseen(case)} on {target:.1f} %: {outcome} "
-        f"(at most {limit:g} points more are allowed)."
-    )
-    return _Finding(excess > limit, (sentence,), {"forget_excess": excess})
+    outcomes = ("not forgotten", "the logits have forgotten")
+    images = f"{_IMAGES[case.split]} to be forgotten"
+    return _excess(case, case.split, images, alone, outcomes, "forget_excess")
 
 
 def _come_back(case: _Case) -> _Finding:
     """A network that was asked twice must have forgotten both."""
-    key, limit = f"accuracy/{BEFORE}", LIMIT["forget_excess"]
-    if key not in case.unlearned:
+    if f"accuracy/{BEFORE}" not in case.unlearned:
         return _Finding(False)
-    target = case.oracle.get(key, 0.0)
+    outcomes = ("they have come back", "they have stayed forgotten")
+    images = "test images of classes that were forgotten before"
+    return _excess(case, BEFORE, images, 0.0, outcomes, f"forget_excess/{BEFORE}")
+
+
+def _excess(
+    case: _Case, split: str, images: str, alone: float, outcomes: tuple[str, str], name: str
+) -> _Finding:
+    """Whether a split is predicted better than the oracle does; ``alone``: where there is none."""
+    key, limit = f"accuracy/{split}", LIMIT["forget_excess"]
+    target = case.oracle.get(key, alone)
     excess = case.unlearned[key] - target
-    outcome = "they have come back" if excess > limit else "they have stayed forgotten"
+    holds = excess > limit
+    unseen = "the oracle" if case.oracle else "a model that never saw them, it is assumed,"
     sentence = (
-        f"On test images of classes that were forgotten before the model is right on "
-        f"{case.unlearned[key]:.1f} %, {_unseen(case)} on {target:.1f} %: {outcome} "
+        f"On {images} the model is right on {case.unlearned[key]:.1f} %, {unseen} on "
+        f"{target:.1f} %: {outcomes[0] if holds else outcomes[1]} "
         f"(at most {limit:g} points more are allowed)."
     )
-    return _Finding(excess > limit, (sentence,), {f"forget_excess/{BEFORE}": excess})
-
-
-def _unseen(case: _Case) -> str:
-    return "the oracle" if case.oracle else "a model that never saw them, it is assumed,"
+    return _Finding(holds, (sentence,), {name: excess})
 
 
 def _features_kept(case: _Case) -> _Finding:
