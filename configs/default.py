@@ -138,7 +138,6 @@ def get_config() -> ConfigDict:
     )
     c.ec.pseudo = 0.0  # mu, of cross-entropy with that class at every point, >= 0; 0 = off
     c.ec.proxy = 0.0  # alpha, of the divergence from a proxy oracle at every point, >= 0; 0 = off
-    c.ec.relation = 0.0  # rho, of 1 - CKA with the proxy oracle at every point, >= 0; 0 = off
     # Forgetting at a point fades as its similarity to the original nears that of a proxy oracle.
     c.ec.calibrated = False
     c.ec.plugin = False  # add weight x EC's loss to that of `method`

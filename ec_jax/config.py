@@ -79,7 +79,6 @@ def _rules() -> dict[str, Any]:
         "ec.targets": ("all", "pseudo"),
         "ec.pseudo": _AT_LEAST_0,
         "ec.proxy": _AT_LEAST_0,
-        "ec.relation": _AT_LEAST_0,
         "ec.calibrated": (True, False),
         "ec.plugin": (True, False),
         "ec.weight": _AT_LEAST_0,
@@ -169,10 +168,9 @@ def _check_maps(config: Any) -> None:
 
 def _check_similarity(config: Any) -> None:
     """The similarity of a forget batch has an unbiased estimate, where one is taken."""
-    taken = [name for name in ("calibrated", "relation") if config.ec[name]]
     size = config.data.forget_batch_size
-    if taken and size < 4:
-        remedy = f"ec.{taken[0]} measures unbiased CKA on it; at least 4"
+    if config.ec.calibrated and size < 4:
+        remedy = "ec.calibrated measures unbiased CKA on it; at least 4"
         raise InputError("data.forget_batch_size", size, remedy)
 
 
@@ -299,9 +297,6 @@ def _check_points(config: Any) -> None:
             "ec.points", spec, f"name each point once, in the model's order: {','.join(ordered)}"
         )
     _check_weights(config.ec.weights, len(chosen))
-    if config.ec.plugin and not config.ec.include_head and chosen == points[-1:]:
-        remedy = "as a plug-in EC leaves the last point to the method; add points, or include_head"
-        raise InputError("ec.points", spec, remedy)
 
 
 def metric_names(config: Any) -> tuple[str, ...]:

@@ -28,12 +28,11 @@ BUDGETS = (0.25, 0.5, 2.0)  # times the config's steps
 GUIDED = {  # what ec_guided is with its parts taken out
     "whole": {},
     "no_contrast": {"ec.lambda": 0.0},
-    "no_answers": {"ec.proxy": 0.0},
-    "no_relation": {"ec.relation": 0.0},
-    "no_proxy": {"ec.proxy": 0.0, "ec.relation": 0.0},
-    "retain_only": {"ec.lambda": 0.0, "ec.proxy": 0.0, "ec.relation": 0.0},
-    "uniform_weights": {"ec.weights": "uniform"},
-    "batch_norm_inference": {"unlearn.batch_norm": "inference"},
+    "no_proxy": {"ec_guided.alpha": 0.0},
+    "no_ec": {"ec.weight": 0.0},
+    "retain_only": {"ec.lambda": 0.0, "ec_guided.alpha": 0.0},
+    "contrast_at_head": {"ec.include_head": True},
+    "batch_norm_train": {"unlearn.batch_norm": "train"},
 }
 
 

@@ -221,7 +221,8 @@ def build(config: Any, points: Sequence[str]) -> Method:
     from ec_jax.methods import _plugin, ec
 
     starts_anew = method.fresh is not None
-    if method.closed_form or method.head_only or starts_anew or isinstance(method, ec.EC):
+    has_them = isinstance(method, (ec.EC, _plugin.Plugged))
+    if method.closed_form or method.head_only or starts_anew or has_them:
         remedy = f"{config.method} is no method that EC can be added to; use false"
         raise InputError("ec.plugin", True, remedy)
     return _plugin.plugged(method, config, points)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from ec_jax.errors import InputError
 from ec_jax.methods import Context, Forward, Method, Step, ec
 from ec_jax.methods._weights import layer_weights
 
@@ -67,10 +68,17 @@ def _of(step: Step, part: str) -> Step:
 
 
 def plugged(host: Method, config: Any, points: Sequence[str]) -> Plugged:
-    """EC as ``config.ec`` describes it, added to a method."""
+    """EC as ``config.ec`` describes it, added to a method.
+
+    Raises:
+      InputError: the last point is the only one, and that is the method's.
+    """
     chosen = ec.used_points(config, points)
     weights = layer_weights(config.ec.weights, len(chosen), config.ec.weights_sum)
     if not config.ec.include_head:
         pairs = [(p, w) for p, w in zip(chosen, weights, strict=True) if p != points[-1]]
+        if not pairs:
+            remedy = "EC leaves the last point to the method; add points, or ec.include_head=true"
+            raise InputError("ec.points", config.ec.points, remedy)
         chosen, weights = zip(*pairs, strict=True)
     return Plugged(host, ec.from_config(config.ec, chosen, weights, points[-1]), config.ec.weight)

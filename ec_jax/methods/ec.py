@@ -9,14 +9,11 @@ Variants beyond the paper, all ours, each a field that is off by default:
     targeted   P(i) of L_CU holds the samples of ŷ_f alone        ec.targets = pseudo
     pseudo     + Σ_l w_l · μ · CE(c_l(z_l(x_f)), ŷ_f)             ec.pseudo = μ
     proxy      + Σ_l w_l · α · KL(softmax g(x_f) ‖ c_l(z_l(x_f)))  ec.proxy = α
-    relation   + Σ_l w_l · ρ · (1 − CKA(h_l(x_f), g_l(x_f)))       ec.relation = ρ
     calibrated λ · γ_l in the place of λ, γ_l of ``_calibration``  ec.calibrated
 
 ŷ_f is what f0, and g(x_f) what a proxy oracle, a network trained on D_r for a short time, takes x_f
 for when the forgotten classes are left out: an oracle sends each of them to classes of its own.
 Where samples are forgotten, ŷ_f is another class than their own, and g(x_f) may be any.
-h_l and g_l are the spatial means of model and proxy at point l: which forget images the proxy finds
-alike the model is to find alike, wherever it puts them. CKA is the unbiased linear one, of a batch.
 ``ec_guided`` is the variant that is shipped.
 
 Source: Lee, Kim, Kim, arXiv 2602.05375: the auxiliary modules, the contrastive forgetting
@@ -62,7 +59,6 @@ class EC(Method):
       targeted: forget samples are drawn to their pseudo-class alone.
       pseudo: μ.
       proxy: α.
-      relation: ρ.
       calibrated: forgetting at a point fades as its similarity to the original nears the proxy's.
     """
 
@@ -75,19 +71,18 @@ class EC(Method):
     targeted: bool = False
     pseudo: float = 0.0
     proxy: float = 0.0
-    relation: float = 0.0
     calibrated: bool = False
     uses_modules = True
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The proxy oracle, where it teaches or sets the targets."""
-        return ("proxy",) if self.proxy or self.relation or self.calibrated else ()
+        return ("proxy",) if self.proxy or self.calibrated else ()
 
     def prepare(self, context: Context) -> dict:
         """The teachers of the variants that are on, and the points' targets."""
         original = self.targeted or self.pseudo > 0 or self.calibrated
-        teachers = {"original": original, "proxy": self.proxy > 0 or self.relation > 0}
+        teachers = {"original": original, "proxy": self.proxy > 0}
         found = {name: context.models[name] for name, used in teachers.items() if used}
         if self.calibrated:
             found["targets"] = _calibration.targets(context, self.points)
@@ -96,8 +91,8 @@ class EC(Method):
     def view(self, step, forward: Forward):
         """Adds to the forget stream what the variants ask of the teachers.
 
-        ``pseudo``, int32 [b]; ``proxy``, float32 [b, C]; ``original/POINT`` and ``proxy/POINT``,
-        float32 [b, c], of every point in use.
+        ``pseudo``, int32 [b]; ``proxy``, float32 [b, C]; ``original/POINT``, float32 [b, c], of
+        every point in use.
         """
         part = step.batch["forget"]
         if "original" in step.extras:
@@ -111,8 +106,6 @@ class EC(Method):
         if "proxy" in step.extras:
             seen = forward(step.extras["proxy"], part["image"])
             part = {**part, "proxy": seen.logits[self.last]}
-            if self.relation:
-                part |= {f"proxy/{p}": seen.features[p] for p in self.points}
         return {**step.batch, "forget": part}
 
     def loss(self, step):
@@ -160,10 +153,6 @@ class EC(Method):
             # It never saw them: of forgotten samples its answer is an oracle's, their class too.
             values = masked_kl(part["proxy"], logits, ~step.extras["forgotten"])
             found["proxy"] = self.proxy * parallel.global_mean(values)
-        if self.relation:
-            student = step.outputs["forget"].features[point]
-            alike = _calibration.similarity(student, part[f"proxy/{point}"])
-            found["relation"] = self.relation * (1.0 - alike)
         return found
 
 
@@ -193,6 +182,5 @@ def from_config(ec: Any, points: Sequence[str], weights: Sequence[float], last: 
         ec.targets == "pseudo",
         ec.pseudo,
         ec.proxy,
-        ec.relation,
         ec.calibrated,
     )

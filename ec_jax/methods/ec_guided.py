@@ -1,35 +1,42 @@
-"""Guided EC: a proxy oracle shows the later stages where what is forgotten is to go.
+"""Guided EC: EC on the way, and at every point a proxy oracle that shows what to become.
 
-    L = Σ_l w_l · [ CE(c_l(z_l(x_r)), y_r) + λ · L_CU(z_l(x_f), …)
-                    + α · KL(softmax g(x_f) ‖ c_l(z_l(x_f))) + ρ · (1 − CKA(h_l(x_f), g_l(x_f))) ]
+    L = CE(f(x_r), y_r) + α · mean over points l of KL( softmax g(x_f) ‖ c_l(z_l(x_f)) )
+        + β · Σ_{l<L} w_l · [ CE(c_l(z_l(x_r)), y_r) + λ · L_CU(z_l(x_f), …) ]
 
-EC with fields of its own: the terms are explained in ``ec.py``. The contrast of EC drives features
-away from the original's and has no end of its own; the two terms of the proxy g, a network trained
-on D_r for a tenth of the oracle's steps, say what an oracle would make of an image and which images
-it would find alike. Weights are ``late``: in the earlier half the features of any two networks
-differ by their initial weights as much as by what they learned, and nothing is to be taught there.
-BatchNorm trains and the learning rate is that of a training, so that what is forgotten is also
-overwritten.
+It is proxy distillation with EC as a plug-in, under one name and with a recipe of its own. The
+proxy g, a network trained on D_r for a tenth of the oracle's steps, says what an oracle would take
+a forget image for; the contrast takes the image out of its class at every point l but the last, L.
+There the answers are the proxy's alone: a contrast at the last point drives the features past the
+oracle's. At the learning rate of a training and with BatchNorm in inference mode, retain batches
+overwrite what the other terms loosen; EC's cross-entropy at every point is what keeps that rate
+from ruining the network.
 
 Source: ours, on top of Lee, Kim, Kim, arXiv 2602.05375.
 Differs from the published code: there is none.
 """
 
-from ec_jax.methods.ec import build as build  # the method is EC with these fields
+from collections.abc import Sequence
+from typing import Any
 
+from ec_jax.methods import _plugin, chosen
+from ec_jax.methods.proxy_distill import ProxyDistill
+
+SETTINGS = {"alpha": (0.3, ">= 0", "weight of the divergence from the proxy")}
 RECIPE = {
-    "ec.weights": "late",
-    "ec.lambda": 1.0,
-    "ec.proxy": 1.0,
-    "ec.relation": 3.0,
-    "unlearn.batch_norm": "train",
+    "unlearn.batch_norm": "inference",
     "unlearn.optimizer.learning_rate": 0.3,
 }
 SEARCH = [
-    {"unlearn.optimizer.learning_rate": 0.05, "ec.lambda": 0.1},
-    {"unlearn.optimizer.learning_rate": 0.15, "ec.lambda": 0.1},
-    {"unlearn.optimizer.learning_rate": 0.5, "ec.lambda": 0.1},
     {"unlearn.optimizer.learning_rate": 0.05, "ec.lambda": 1.0},
     {"unlearn.optimizer.learning_rate": 0.15, "ec.lambda": 1.0},
     {"unlearn.optimizer.learning_rate": 0.5, "ec.lambda": 1.0},
+    {"unlearn.optimizer.learning_rate": 0.05, "ec.lambda": 3.0},
+    {"unlearn.optimizer.learning_rate": 0.15, "ec.lambda": 3.0},
+    {"unlearn.optimizer.learning_rate": 0.5, "ec.lambda": 3.0},
 ]
+
+
+def build(config: Any, points: Sequence[str]) -> _plugin.Plugged:
+    """The method with the config's weights, for a model with these supervision points."""
+    host = ProxyDistill(points[-1], chosen(config).alpha)
+    return _plugin.plugged(host, config, points)

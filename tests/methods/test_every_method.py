@@ -11,6 +11,7 @@ from small_run import small
 from ec_jax import methods, recipes, registry
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.errors import InputError
+from ec_jax.methods._plugin import Plugged
 from ec_jax.methods.ec import EC
 from ec_jax.pipeline import Experiment
 
@@ -99,7 +100,7 @@ def test_a_method_takes_its_steps(forerunners, tmp_path, method):
 def test_ec_is_added_to_every_gradient_method(forerunners, tmp_path, method):
     plain = methods.build(config(method), ("stage1", "stage2", "stage3"))
     folder = tmp_path / "run"
-    own = isinstance(plain, EC)
+    own = isinstance(plain, (EC, Plugged))
     if plain.closed_form or plain.fresh is not None or plain.head_only or own:
         with pytest.raises(InputError, match=r"ec\.plugin = True: "):
             run(forerunners, folder, method, ec__plugin=True)
