@@ -26,8 +26,9 @@ SHOWN = (  # in pictures, which more would fill
     "scratch_matched_ec",
     "head_distill",
     "pseudo_label",
+    "l1_sparse",
     "ec",
-    "ec_calibrated_proxy",
+    "ec_guided",
 )
 LOGITS = (*methods.LOGITS, "delete")  # they say what the output must be, and nothing of features
 SECOND = "oracle_b"
@@ -264,7 +265,7 @@ def pictures(scenario: str) -> dict[str, tradeoff.Plot]:
     points = {
         name: (_mean(row, "cost/flops"), _mean(row, "closeness/oracle"))
         for name, row in rows(scenario).items()
-        if name not in ("original", "oracle")
+        if name not in ("original", "oracle", "untrained")  # far from all that is to be told apart
     }
     known = {n: p for n, p in points.items() if all(map(math.isfinite, p))}
     if len(known) > 1:

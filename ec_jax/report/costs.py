@@ -13,7 +13,8 @@ from ec_jax.report.summary import Spread
 from ec_jax.report.tradeoff import COLOURS, INK, MARKERS, Plot, legend, new_figure, styled
 
 _SMALLEST = 0.1  # percent: left of it everything is drawn there, as closed forms take next to none
-_LABEL = {"fontsize": 8, "color": INK, "xytext": (5, 4), "textcoords": "offset points"}
+_LABEL = {"fontsize": 8, "color": INK, "textcoords": "offset points"}
+_RIGHT = 20.0  # percent: names of what is right of it stand left of it, inside the axes
 
 
 def scatter(points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Sequence[str]]) -> Plot:
@@ -33,7 +34,9 @@ def scatter(points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Seque
                 *zip(*mine, strict=True), ls="", ms=7.5, mec="white", mew=0.7, **look
             )
     for name in _apart(best(points), points):
-        axes.annotate(name, (max(points[name][0], _SMALLEST), points[name][1]), **_LABEL)
+        x, y = points[name]
+        side = {"ha": "right", "xytext": (-5, 4)} if x > _RIGHT else {"xytext": (5, 4)}
+        axes.annotate(name, (max(x, _SMALLEST), y), **_LABEL, **side)
     legend(figure, handles)
     title = "Closeness to the oracle against compute"
     listed = "; ".join(f"{n}: {x:.3g} %, {y:.3f}" for n, (x, y) in points.items())
