@@ -25,7 +25,6 @@ SHOWN = (  # in pictures, which more would fill
     "oracle_b",
     "scratch_matched_ec",
     "head_distill",
-    "pseudo_label",
     "l1_sparse",
     "ec",
     "ec_guided",
@@ -209,7 +208,12 @@ def _best(mine: Mapping[str, Row]) -> list[tuple[str, str, str]]:
     scratch = _as_costly(mine, best)
     beaten = _mean(mine[best], apart) < _mean(mine[scratch], apart)
     beaten = beaten and _mean(mine[best], near) > _mean(mine[scratch], near)
-    share = f"{100 * closed:.0f} % of the way from {logit} to the second oracle" if way > 0 else "–"
+    if way <= 0:
+        share = f"{logit} is as near as the second oracle"
+    elif closed < 0:
+        share = f"by CKA further than {logit}"
+    else:
+        share = f"{100 * closed:.0f} % of the way from {logit} to the second oracle"
     return [
         (
             "c",

@@ -111,8 +111,8 @@ def best(points: Mapping[str, tuple[float, float]]) -> list[str]:
 
 def _apart(names: Sequence[str], points: Mapping[str, tuple[float, float]]) -> list[str]:
     """Those, the nearest to the oracle first, whose names do not lie on one another."""
-    high = [points[name][1] for name in names]
-    line = 0.06 * (max(high) - min(high)) if high else 0.0
+    high = [y for _, y in points.values()]
+    line = 0.05 * (max(high) - min(high)) if high else 0.0
     kept: list[str] = []
     for name in sorted(names, key=lambda n: -points[n][1]):
         if all(points[other][1] - points[name][1] > line for other in kept):
