@@ -246,13 +246,12 @@ def others(forgotten: jax.Array, labels: jax.Array) -> jax.Array:
       labels: integer [n].
 
     Returns:
-      bool [n, C]: all but the forgotten classes, or, where samples are forgotten, all but the
-      image's own.
+      bool [n, C]: all but the forgotten classes and, where samples are forgotten, the image's own.
 
     >>> others(jnp.array([False, True, False]), jnp.array([1]))[0].tolist()
     [True, False, True]
-    >>> others(jnp.zeros(3, bool), jnp.array([0]))[0].tolist()
-    [False, True, True]
+    >>> others(jnp.array([False, False, True]), jnp.array([0]))[0].tolist()
+    [False, True, False]
     """
     own = jnp.arange(forgotten.shape[0])[None] == labels[:, None]
-    return ~jnp.where(jnp.any(forgotten), forgotten[None], own)
+    return ~(forgotten[None] | own)

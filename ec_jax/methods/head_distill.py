@@ -13,8 +13,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
-
 from ec_jax import parallel
 from ec_jax.losses.distillation import masked_kl
 from ec_jax.methods import Context, Method, others
@@ -38,9 +36,8 @@ class HeadDistill(Method):
         for name, out in step.outputs.items():
             # The features are the original's, so its logits need no second pass.
             teacher = out.embeddings[self.last] @ head["kernel"] + head["bias"][None]
-            allowed = others(forgotten, step.batch[name]["label"])
-            if name == "retain":  # where samples are forgotten, nothing is masked
-                allowed |= ~jnp.any(forgotten)
+            kept = others(forgotten, step.batch[name]["label"])
+            allowed = kept if name == "forget" else ~forgotten
             values = masked_kl(teacher, out.logits[self.last], allowed)
             metrics[f"divergence/{name}"] = parallel.global_mean(values)
             sizes[name] = len(values)

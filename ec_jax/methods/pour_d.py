@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ec_jax import parallel
-from ec_jax.methods import Context, Forward, Method, chosen
+from ec_jax.methods import Context, Forward, Method, chosen, used
 
 SETTINGS = {"retain_weight": (0.0, ">= 0", "lambda, the weight of staying put on the retain batch")}
 RECIPE = {"unlearn.optimizer.learning_rate": 0.03, "unlearn.batch_norm": "inference"}
@@ -64,15 +64,13 @@ class PourD(Method):
     @property
     def streams(self) -> tuple[str, ...]:
         """The retain set is read only where its term counts."""
-        return ("retain", "forget") if self.retain_weight else ("forget",)
+        return used(self.retain_weight)
 
     def prepare(self, context: Context) -> dict:
         """The original and the bases."""
         kernel = context.original["params"]["head"]["kernel"]
-        return {
-            "original": context.original,
-            "bases": jnp.asarray(bases(kernel, context.forgotten)),
-        }
+        marked = context.forgotten & bool(context.forget_classes)  # of samples: none, own classes
+        return {"original": context.original, "bases": jnp.asarray(bases(kernel, marked))}
 
     def view(self, step, forward: Forward):
         """Adds the feature that each image is to have."""

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Method, chosen
+from ec_jax.methods import Method, chosen, used
 from ec_jax.rng import fold
 
 SETTINGS = {"retain_weight": (1.0, ">= 0", "weight of the retain images' cross-entropy")}
@@ -75,12 +75,7 @@ class RandomLabel(Method):
         return total, metrics
 
 
-def streams(retain_weight: float) -> tuple[str, ...]:
-    """What is read, with a retain term of this weight."""
-    return ("retain", "forget") if retain_weight else ("forget",)
-
-
 def build(config, points):
     """Random labels as ``config.random_label`` describes them."""
     weight = chosen(config).retain_weight
-    return RandomLabel(points[-1], weight, streams(weight))
+    return RandomLabel(points[-1], weight, used(weight))

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import chosen, random_label
+from ec_jax.methods import chosen, random_label, used
 
 SETTINGS = {
     "share": (0.5, "(0, 1]", "of the backbone's weights, the most salient, that may move"),
@@ -95,5 +95,5 @@ def most_salient(saliency, share: float):
 def build(config, points):
     """Saliency unlearning as ``config.salun`` describes it."""
     own = chosen(config)
-    streams = random_label.streams(own.retain_weight)
+    streams = used(own.retain_weight)
     return SalUn(points[-1], own.retain_weight, streams, own.share)

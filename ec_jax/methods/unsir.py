@@ -5,7 +5,7 @@
 
 Impair: for the share s of the steps the noise is trained on under the forgotten classes' labels,
 which breaks them. Repair: then the retain set alone. D_f is never read. Where samples are
-forgotten there is noise for every class: all are impaired, and D_r repairs them.
+forgotten there is noise for every class that is left: all are impaired, and D_r repairs them.
 
 Source: Tarun et al. 2021, Fast yet Effective Machine Unlearning, arXiv 2111.08947: the noise with
 its penalty, impair and repair.
@@ -53,9 +53,8 @@ class Unsir(Method):
     def prepare(self, context: Context) -> dict:
         """The noise images [N, h, w, c], class after class in turn, and their labels [N]."""
         images, _ = next(iter(context.batches("retain_train", 1)))
-        classes = context.forget_classes or tuple(range(context.num_classes))
-        labels = jnp.asarray(classes, jnp.int32)
-        shape = (len(classes), self.noise_images, *images.shape[1:])
+        labels = jnp.asarray(context.forget_classes or jnp.flatnonzero(context.left), jnp.int32)
+        shape = (len(labels), self.noise_images, *images.shape[1:])
         start = jax.random.normal(context.key, shape)
         tree = context.original
 

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+import tiny
 from command import changed
 
 from configs import digits
@@ -67,3 +68,29 @@ def test_the_teacher_is_the_original_head_on_the_original_features(experiment):
     np.testing.assert_array_equal(
         extras["head"]["kernel"], context.original["params"]["head"]["kernel"]
     )
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    ("forgotten", "samples"),
+    [(tiny.FORGET, False), ((), True), ((1,), True)],
+    ids=["classes", "samples", "samples after a class"],
+)
+def test_the_loss_is_the_masked_divergence_over_both_streams(forgotten, samples, devices):
+    outputs, batch = tiny.outputs_and_batch(width=4)
+    draw = np.random.default_rng(3)
+    head = {"kernel": draw.normal(size=(4, tiny.CLASSES)), "bias": draw.normal(size=tiny.CLASSES)}
+    extras = {
+        "head": jax.tree.map(np.float32, head),
+        "forgotten": np.isin(np.arange(tiny.CLASSES), forgotten),
+    }
+    loss, metrics = tiny.value(tiny.method("head_distill"), outputs, batch, devices, extras=extras)
+    values = {}
+    for name, part in batch.items():
+        features = np.float64(outputs[name].embeddings[tiny.LAST])
+        teacher = features @ head["kernel"] + head["bias"]
+        own = part["label"] if samples and name == "forget" else [None] * len(teacher)
+        out = [[*forgotten, *([] if y is None else [int(y)])] for y in own]
+        values[name] = tiny.kl(teacher, tiny.logits_of(outputs, name), out)
+        assert metrics[f"divergence/{name}"] == pytest.approx(values[name].mean(), rel=1e-5)
+    assert loss == pytest.approx(np.concatenate(list(values.values())).mean(), rel=1e-5)

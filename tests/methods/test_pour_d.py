@@ -31,11 +31,11 @@ def test_dependent_and_missing_directions_are_no_trouble():
     assert np.trace(q @ q.T) == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("forget", [(3,), ()])
+@pytest.mark.parametrize(("forget", "earlier"), [((3,), ()), ((), ()), ((), (1,))])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_targets_and_loss(forget, devices):
+def test_targets_and_loss(forget, earlier, devices):
     made = tiny.method("pour_d", retain_weight=0.5)
-    context = tiny.context(forget, forget_count=8, retain_count=8)
+    context = tiny.context(forget, forget_count=8, retain_count=8, earlier=earlier)
     batch = {name: tiny.whole(context, name) for name in ("retain", "forget")}
     found = tiny.viewed(made, batch, made.prepare(context), devices)
     kernel = tiny.backbone()["params"]["head"]["kernel"].astype(np.float64)

@@ -1,7 +1,5 @@
 """Random labels, pseudo-labels and SalUn's mask, against independent computation."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,15 +59,16 @@ def test_without_a_retain_term_no_retain_image_is_read(name):
     assert np.isfinite(tiny.value(method, outputs, batch, extras=extras)[0])
 
 
+@pytest.mark.parametrize("earlier", [(), (1,)], ids=["first", "later"])
 @pytest.mark.parametrize("forget", [tiny.FORGET, ()], ids=["classes", "samples"])
-def test_pseudo_labels_are_the_originals_best_guess_among_the_others(forget):
-    given, method = tiny.context(forget), tiny.method("pseudo_label")
+def test_pseudo_labels_are_the_originals_best_guess_among_the_others(forget, earlier):
+    given, method = tiny.context(forget, earlier=earlier), tiny.method("pseudo_label")
     part = tiny.whole(given, "forget")
     found = tiny.viewed(method, {"forget": part}, method.prepare(given))["forget"]["pseudo"]
     assert found.dtype == jnp.int32
     logits = tiny.pooled(given.original, part["image"])[1]
     for row, label, pseudo in zip(logits, part["label"], found, strict=True):
-        out = set(forget) or {int(label)}
+        out = {*(forget or {int(label)}), *earlier}
         assert pseudo == max((c for c in range(tiny.CLASSES) if c not in out), key=lambda c: row[c])
 
 
@@ -136,16 +135,11 @@ def test_what_is_not_the_backbone_moves_freely():
     assert isinstance(tiny.method("salun"), methods.Method)
 
 
-def after_an_earlier_request():
-    """A context in which class 1 was forgotten before."""
-    return dataclasses.replace(tiny.context(), earlier=(1,))
-
-
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("name", ["random_label", "salun"])
 def test_no_random_label_is_a_class_forgotten_earlier(name, devices):
     method = tiny.method(name, retain_weight=0.0)
-    extras = method.prepare(after_an_earlier_request())
+    extras = method.prepare(tiny.context(earlier=(1,)))
     draw = np.random.default_rng(0)
     logits = {tiny.LAST: np.float32(draw.normal(size=(400, tiny.CLASSES)))}
     outputs = {"forget": Outputs(logits=logits, embeddings={})}

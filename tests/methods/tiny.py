@@ -74,18 +74,18 @@ def normalized(part):
     return {**part, "image": ((part["image"] / 255 - MEAN) / STD).astype(np.float32)}
 
 
-def classes_of(forget):
+def classes_of(forget, earlier=()):
     """{stream: its classes}; where none is forgotten, samples of all of them are."""
-    kept = [c for c in range(CLASSES) if c not in forget]
+    kept = [c for c in range(CLASSES) if c not in (*forget, *earlier)]
     return {"retain": kept, "forget": list(forget) or kept}
 
 
-def context(forget=FORGET, retain_count=20, forget_count=10):
-    """What ``prepare`` is given."""
+def context(forget=FORGET, retain_count=20, forget_count=10, earlier=()):
+    """What ``prepare`` is given; ``earlier`` are classes of an earlier request."""
     counts = {"retain": retain_count, "forget": forget_count}
     sets = {
         f"{name}_train": normalized(images(counts[name], classes, seed))
-        for seed, (name, classes) in enumerate(classes_of(forget).items())
+        for seed, (name, classes) in enumerate(classes_of(forget, earlier).items())
     }
 
     def batches(split, size):
@@ -95,7 +95,7 @@ def context(forget=FORGET, retain_count=20, forget_count=10):
             yield jnp.asarray(pictures[part]), labels[part]
 
     models = {"original": backbone()}
-    return methods.Context(models, tuple(forget), network(), batches, jax.random.key(7))
+    return methods.Context(models, tuple(forget), network(), batches, jax.random.key(7), earlier)
 
 
 def whole(given, stream):
