@@ -1,4 +1,4 @@
-"""Ablation of EC: one setting at a time away from the config's own; then of guided EC.
+"""Ablation of EC: one setting at a time away from the config's own; of guided EC; the controls.
 
 Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/ec.py \
               --config.data.validation=0.2 \
@@ -7,6 +7,8 @@ Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/swee
           (what it is to decide is judged on held-out training images)
 Measured: on Fashion-MNIST with three classes, on held-out training images: docs/results.md.
 """
+
+from configs.sweeps import methods
 
 VALUES = {
     "ec.candidates": ("both", "retain", "forget"),
@@ -37,7 +39,7 @@ GUIDED = {  # what ec_guided is with its parts taken out
 
 
 def get_rows(config):
-    """{row: settings}: ``default``, and a row for every other value."""
+    """{row: settings}: ``default``, a row for every other value, and the controls."""
     rows = {"default": {"method": "ec"}}
     for field, values in VALUES.items():
         group, name = field.split(".")
@@ -51,7 +53,8 @@ def get_rows(config):
         rows[f"steps={steps}"] = {"method": "ec", "unlearn.steps": steps}
     for name, settings in GUIDED.items():
         rows[f"guided={name}"] = {"method": "ec_guided", **settings}
-    return rows
+    controls = {**methods.controls(config), "head_distill": {"method": "head_distill"}}
+    return rows | {f"control={name}": settings for name, settings in controls.items()}
 
 
 def _empty(config, value):

@@ -125,9 +125,6 @@ class Method:
       draw: which draw of initial weights, of the order of the images and of augmentations it is.
       needs: models beside the original that ``Context.models`` must hold (``proxy``).
       closed_form: ``edit`` takes the place of training.
-      handed: what ``prepare`` or ``edit`` does with every image that it is handed, for the cost:
-        ``forward``, one pass through the network; ``gradient``, that and the gradient of the loss
-        by the parameters; empty: something else, so that its operations are not known.
     """
 
     uses_modules = False
@@ -139,7 +136,6 @@ class Method:
     draw = 0
     needs: tuple[str, ...] = ()
     closed_form = False
-    handed = "forward"
 
     def check(self, forget_classes: Sequence[int]) -> None:
         """Refuses, by an InputError and before any work, what the method cannot forget.
@@ -152,6 +148,20 @@ class Method:
         """What the loss needs once, before the first step: a tree of arrays."""
         del context
         return {}
+
+    def spent(self, context: Context, images: int) -> dict[str, int] | None:
+        """How often ``prepare`` or ``edit`` ran a network on an image, for the cost.
+
+        Args:
+          context: what it was given.
+          images: that it was handed.
+
+        Returns:
+          {"forward": passes; "gradient": passes with the gradient of a loss by the parameters;
+          "noise": passes with that by the image}; None: its operations are not known.
+        """
+        del context
+        return {"forward": images}
 
     def reads(self, count: int, steps: int) -> tuple[str, ...]:
         """Those of the streams that a step reads; the others' images are not run.

@@ -33,10 +33,9 @@ class Plugged(Method):
         """What either needs."""
         return tuple({*self.host.needs, *self.ec.needs})
 
-    @property
-    def handed(self) -> str:
-        """What the host does; EC is handed none."""
-        return self.host.handed
+    def spent(self, context: Context, images: int) -> dict[str, int] | None:
+        """What the host says; with ``ec.calibrated`` also of what EC was handed."""
+        return self.host.spent(context, images)
 
     def prepare(self, context: Context) -> Any:
         """What both prepare."""

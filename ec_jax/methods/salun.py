@@ -39,7 +39,11 @@ class SalUn(random_label.RandomLabel):
     """
 
     share: float = 0.5
-    handed = "gradient"
+
+    def spent(self, context, images):
+        """Every image's gradient."""
+        del context
+        return {"gradient": images}
 
     def prepare(self, context):
         """As random labels, and "mask": which of the backbone's weights may move, bool arrays."""

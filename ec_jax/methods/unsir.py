@@ -48,12 +48,16 @@ class Unsir(Method):
     noise_penalty: float
     impair: float
     streams = ("retain",)
-    handed = ""  # it learns images of its own
+
+    def spent(self, context, images):
+        """Noise is learned image by image; the one handed tells its shape alone."""
+        del images
+        return {"noise": self.noise_images * self.noise_steps * len(_classes(context))}
 
     def prepare(self, context: Context) -> dict:
         """The noise images [N, h, w, c], class after class in turn, and their labels [N]."""
         images, _ = next(iter(context.batches("retain_train", 1)))
-        labels = jnp.asarray(context.forget_classes or jnp.flatnonzero(context.left), jnp.int32)
+        labels = _classes(context)
         shape = (len(labels), self.noise_images, *images.shape[1:])
         start = jax.random.normal(context.key, shape)
         tree = context.original
@@ -109,6 +113,11 @@ class Unsir(Method):
         }
         impairing = jnp.where(step.progress < self.impair, metrics["noise"], 0.0)
         return metrics["retain"] + impairing, metrics
+
+
+def _classes(context: Context) -> jax.Array:
+    """Int32 [K], those that noise is learned for."""
+    return jnp.asarray(context.forget_classes or jnp.flatnonzero(context.left), jnp.int32)
 
 
 def build(config: Any, points: Sequence[str]) -> Unsir:

@@ -76,19 +76,22 @@ def cost(
       batches: of which it was handed its images.
 
     Returns:
-      ``seconds``, ``images`` and, where it is known, ``flops``: as many times the floating point
-      operations of one image, of which the method says by ``handed`` what it does with it.
+      ``seconds``, ``images`` and, where they are known, ``flops``: of every image that the method
+      says it ran (``Method.spent``), as many as a batch of one has.
     """
     found = {"seconds": round(seconds, 3), "images": batches.images}
-    each = _flops_an_image(method, context, batches.scenario) if batches.images else 0
-    return found if each is None else {**found, "flops": batches.images * each}
+    spent = method.spent(context, batches.images)
+    if spent is None:
+        return found
+    each = {
+        what: _flops_an_image(what, context, batches.scenario) for what, n in spent.items() if n
+    }
+    if None in each.values():
+        return found
+    return {**found, "flops": sum(spent[what] * count for what, count in each.items())}
 
 
-def _flops_an_image(
-    method: methods.Method, context: methods.Context, scenario: Scenario
-) -> int | None:
-    if not method.handed:
-        return None
+def _flops_an_image(what: str, context: methods.Context, scenario: Scenario) -> int | None:
     model, last = dict(context.original), context.network.points[-1]
     params = model.pop("params")
 
@@ -98,6 +101,6 @@ def _flops_an_image(
     def loss(params, image):
         return cross_entropy(logits(params, image), jnp.zeros(1, jnp.int32)).sum()
 
-    program = {"forward": logits, "gradient": jax.grad(loss)}[method.handed]
+    programs = {"forward": logits, "gradient": jax.grad(loss), "noise": jax.grad(loss, argnums=1)}
     image = jax.ShapeDtypeStruct((1, *scenario.data.image_shape), jnp.float32)
-    return parallel.flops(jax.jit(program), params, image)
+    return parallel.flops(jax.jit(programs[what]), params, image)

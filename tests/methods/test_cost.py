@@ -15,10 +15,10 @@ FORWARD = ("boundary_shrink", "damp", "duck", "scar")
 GRADIENT = ("salun", "ssd")
 
 
-def cost(name, images):
+def cost(name, images, **settings):
     scenario = types.SimpleNamespace(data=types.SimpleNamespace(image_shape=tiny.SHAPE))
     batches = types.SimpleNamespace(images=images, scenario=scenario)
-    return prepare.cost(1.23456, tiny.method(name), tiny.context(), batches)
+    return prepare.cost(1.23456, tiny.method(name, **settings), tiny.context(), batches)
 
 
 def of_a_pass(images):
@@ -42,17 +42,27 @@ def test_a_gradient_is_about_three_passes(name):
     assert 2.5 * of_a_pass(10) < cost(name, 10)["flops"] < 3.5 * of_a_pass(10)
 
 
-def test_nothing_was_done_without_an_image_and_what_is_not_known_is_not_said():
+@pytest.mark.parametrize("steps", [10, 30])
+def test_noise_is_learned_by_about_two_passes_a_step(steps):
+    found = cost("unsir", 1, noise_images=4, noise_steps=steps)
+    images = 4 * steps * len(tiny.FORGET)
+    assert found["images"] == 1
+    assert 1.6 * of_a_pass(images) < found["flops"] < 2.4 * of_a_pass(images)
+
+
+def test_two_networks_look_at_what_the_strength_is_calibrated_on():
+    c = changed(tiny.config("ec"), ec__calibrated=True)
+    assert methods.build(c, tiny.POINTS).spent(tiny.context(), 10) == {"forward": 20}
+
+
+def test_nothing_was_done_without_an_image_and_what_is_not_known_is_not_said(monkeypatch):
     assert cost("duck", 0) == {"seconds": 1.235, "images": 0, "flops": 0}
-    assert cost("unsir", 1) == {"seconds": 1.235, "images": 1}
-
-
-def test_what_methods_say_of_the_images_they_are_handed():
-    said = {name: tiny.method(name).handed for name in methods.names()}
-    assert {name for name, handed in said.items() if handed == "gradient"} == set(GRADIENT)
-    assert [name for name, handed in said.items() if not handed] == ["unsir"]
+    monkeypatch.setattr(parallel, "flops", lambda *_: None)
+    assert cost("duck", 1) == {"seconds": 1.235, "images": 1}
+    monkeypatch.setattr(methods.Method, "spent", lambda *_: None)
+    assert cost("finetune", 1) == {"seconds": 1.235, "images": 1}
 
 
 def test_ec_on_top_changes_nothing_of_it():
     c = changed(tiny.config("salun"), ec__plugin=True, ec__weights="uniform")
-    assert methods.build(c, tiny.POINTS).handed == "gradient"
+    assert methods.build(c, tiny.POINTS).spent(tiny.context(), 10) == {"gradient": 10}
