@@ -15,7 +15,7 @@ from docs import study
 from ec_jax.report import comparison, costs, markup, table
 from ec_jax.report import runs as runs_lib
 from ec_jax.report.comparison import Row
-from ec_jax.report.summary import Spread, spread
+from ec_jax.report.summary import Spread
 from ec_jax.report.tradeoff import Plot
 from ec_jax.workdir import write_json
 
@@ -102,20 +102,12 @@ def differences_table(scenario: str) -> str:
     for row in sorted(rows.values(), key=lambda row: (row.label.partition("=")[0], _value(row))):
         base = BASE.get(row.label.partition("=")[0], "default")
         if "=" in row.label and row.label != base and base in rows:
-            shown = [difference(row, rows[base], key) for key, _, _ in COMPARED]
+            shown = [study.difference(row, rows[base], key) for key, _, _ in COMPARED]
             digits = [digits for _, _, digits in COMPARED]
             cells = [comparison.cell(*found).text for found in zip(shown, digits, strict=True)]
             lines.append([markup.markdown_escape(f"{row.label} − {base}"), *cells])
     head = ["", *(title for _, title, _ in COMPARED)]
     return markup.markdown(head, [False, *[True] * len(COMPARED)], lines)
-
-
-def difference(row: Row, base: Row, key: str) -> Spread | None:
-    """A row's number minus another's, over the seeds that both have; None where there is none."""
-    other = dict(zip(base.seeds, base.numbers, strict=True))
-    pairs = [(mine, other[s]) for s, mine in zip(row.seeds, row.numbers, strict=True) if s in other]
-    known = all(key in numbers for pair in pairs for numbers in pair)
-    return spread([mine[key] - theirs[key] for mine, theirs in pairs]) if known else None
 
 
 def _value(row: Row) -> tuple[float, str]:

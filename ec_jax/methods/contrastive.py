@@ -10,8 +10,9 @@ with ``retain`` nothing pushes, and the loss only evens out the anchor's similar
 Source: Lee et al. 2024, Contrastive Unlearning, arXiv 2401.10458: the loss, τ and λ.
 Differs from the published code: one retain batch goes with one forget batch, not four, and the
 two losses are one sum. The paper states positives and negatives apart; here the denominator
-holds all candidates, as in SupCon. That λ weighs the forgetting is our reading, and so is
-that the two variants differ in the candidates alone. ``both`` is ours: what EC does, at one point.
+holds all candidates, as in SupCon, and never the anchor itself, which the variant ``forget`` keeps
+there, at a temperature of 1. That λ weighs the forgetting is our reading. ``both`` is ours: what EC
+does, at one point; a search may choose it.
 """
 
 import dataclasses

@@ -7,9 +7,8 @@ It is proxy distillation with EC as a plug-in, under one name and with a recipe 
 proxy g, a network trained on D_r for a tenth of the oracle's steps, says what an oracle would take
 a forget image for; the contrast takes the image out of its class at every point l but the last, L.
 There the answers are the proxy's alone: a contrast at the last point drives the features past the
-oracle's. At the learning rate of a training and with BatchNorm in inference mode, retain batches
-overwrite what the other terms loosen; EC's cross-entropy at every point is what keeps that rate
-from ruining the network.
+oracle's. The learning rate is that of a training, so that retain batches overwrite what the network
+held; the answers make sure that the class is among it.
 
 Source: ours, on top of Lee, Kim, Kim, arXiv 2602.05375.
 Differs from the published code: there is none.

@@ -98,7 +98,7 @@ def test_what_a_value_changes_is_reckoned_seed_by_seed(publishing):
     cell = f"{np.mean(apart):.3f} ± {np.std(apart, ddof=1):.3f}".replace("-", "−")
     assert f"| {cell} |" in lines[1]
     without = Row("a", "method", (0,), ({},))
-    assert grids.difference(without, grids.load("ablation", "digits")["default"], "gap") is None
+    assert study.difference(without, grids.load("ablation", "digits")["default"], "gap") is None
 
 
 def test_the_crossing_has_a_panel_a_length_and_a_line_a_method(publishing):
