@@ -115,9 +115,9 @@ rows do: the differences named are those of the second table, taken seed by seed
   them it is .048 ± .025 lower, without contrast and answers .030 ± .017.
 - **The contrast is not needed beside the answers**: without it the gap is .005 ± .003 smaller, and
   without any of EC's terms .007 ± .009; CKA to the oracle and retain accuracy are lower by less
-  than the seeds' spread. But `proxy_distill` alone, at such a rate, damaged a model of the study and
-  is passed over there. At the last point, too, the contrast costs .124 ± .030 of the CKA to the
-  oracle.
+  than the seeds' spread. But `proxy_distill` alone, at such a rate, damaged a model of the study
+  and is passed over there. At the last point, too, the contrast costs .124 ± .030 of the CKA to
+  the oracle.
 - BatchNorm in training mode is .9 ± .1 points nearer at the logits, and *superficial* with every
   seed.
 

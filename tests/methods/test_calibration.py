@@ -1,7 +1,5 @@
 """Calibrated EC: the similarity, the gate, the targets and what is gated, against loops."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -121,12 +119,6 @@ def test_as_a_plug_in_the_gate_stands_before_ecs_contrast_and_not_the_hosts_loss
     assert losses[False] - losses[True] == pytest.approx(0.25 * contrast, rel=1e-4)
 
 
-def two_models(forget=tiny.FORGET, **counts):
-    """A context with a proxy."""
-    found = tiny.context(forget, **counts)
-    return dataclasses.replace(found, models={**found.models, "proxy": tiny.backbone(7)})
-
-
 def spatial_means(tree, pictures):
     """{point: float64 [n, c]} by the network's raw activations."""
     variables = {collection: {"backbone": part} for collection, part in tree.items()}
@@ -137,7 +129,7 @@ def spatial_means(tree, pictures):
 @pytest.mark.parametrize("passes", [4, 256])
 def test_targets_are_the_similarity_of_original_and_proxy_on_the_forget_set(monkeypatch, passes):
     monkeypatch.setattr(_calibration, "_BATCH", passes)
-    context = two_models()
+    context = tiny.two_models()
     images = tiny.whole(context, "forget")["image"]
     found = build(calibrated=True).prepare(context)["targets"]
     one, other = (spatial_means(context.models[n], images) for n in ("original", "proxy"))
@@ -148,7 +140,7 @@ def test_targets_are_the_similarity_of_original_and_proxy_on_the_forget_set(monk
 
 def test_of_many_images_some_at_even_distances_are_compared(monkeypatch):
     monkeypatch.setattr(_calibration, "MOST", 5)
-    context = two_models()
+    context = tiny.two_models()
     images = tiny.whole(context, "forget")["image"][[0, 2, 4, 6, 8]]
     found = _calibration.targets(context, tiny.POINTS[:1])
     one, other = (spatial_means(context.models[n], images) for n in ("original", "proxy"))
@@ -166,7 +158,7 @@ def test_even_rows_are_distinct_and_reach_over_all(count, most):
 
 def test_three_forget_images_are_refused():
     with pytest.raises(InputError, match=r"ec\.calibrated = True: 3 forget images"):
-        build(calibrated=True).prepare(two_models(forget_count=3))
+        build(calibrated=True).prepare(tiny.two_models(forget_count=3))
 
 
 def test_a_batch_that_has_no_unbiased_estimate_is_refused():
@@ -183,13 +175,13 @@ def test_a_batch_that_has_no_unbiased_estimate_is_refused():
 def test_the_gate_needs_the_proxy_and_hands_only_targets_on():
     made = build(calibrated=True)
     assert made.needs == ("proxy",)
-    assert set(made.prepare(two_models())) == {"forgotten", "original", "targets"}
+    assert set(made.prepare(tiny.two_models())) == {"forgotten", "original", "targets"}
     assert build().prepare(tiny.context()) == {}
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_view_holds_the_originals_features(devices):
-    context, made = two_models(), build(calibrated=True)
+    context, made = tiny.two_models(), build(calibrated=True)
     part = tiny.whole(context, "forget")
     found = tiny.viewed(made, {"forget": part}, made.prepare(context), devices)["forget"]
     for point, expected in spatial_means(context.original, part["image"]).items():
@@ -199,7 +191,7 @@ def test_the_view_holds_the_originals_features(devices):
 @pytest.mark.slow
 def test_a_student_that_is_still_the_original_forgets_in_full_alike_on_any_devices():
     """By real updates: the gates start at 1, and devices do not change them."""
-    runs = {d: tiny.updates("ec", two_models(), d, 3, calibrated=True) for d in (1, 2)}
+    runs = {d: tiny.updates("ec", tiny.two_models(), d, 3, calibrated=True) for d in (1, 2)}
     (one, history), (two, twice) = runs[1], runs[2]
     tiny.check_finite(history)
     for point in tiny.POINTS:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from command import changed
 from jax.sharding import PartitionSpec
 
 from configs import default
@@ -74,7 +75,42 @@ def test_the_teachers_terms_stand_at_every_point(devices):
 def test_the_variants_name_what_they_need():
     assert build().needs == ()
     assert build(proxy=0.1).needs == ("proxy",)
-    assert build(targets="pseudo").targeted
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_with_targets_an_image_is_drawn_to_its_pseudo_class_alone(devices):
+    outputs, batch = tiny.outputs_and_batch(points=POINTS)
+    pseudo = np.int32([0, 2, 1, 2])
+    batch["forget"]["pseudo"] = pseudo
+    targeted = build(targets="pseudo", temperature=0.3)
+    _, metrics = tiny.value(targeted, outputs, batch, devices)
+    labels = np.concatenate([np.asarray(batch[n]["label"]) for n in ("forget", "retain")])
+    for point in POINTS:
+        z = np.concatenate([tiny.features_of(outputs, n, point) for n in ("forget", "retain")])
+        z = np.float64(z / np.linalg.norm(z, axis=1, keepdims=True))
+        values = []
+        for i, target in enumerate(pseudo):
+            rest = [a for a in range(len(z)) if a != i]
+            total = sum(np.exp(z[i] @ z[a] / 0.3) for a in rest)
+            drawn = [np.log(np.exp(z[i] @ z[p] / 0.3) / total) for p in rest if labels[p] == target]
+            values += [-np.mean(drawn)] if drawn else []
+        assert metrics[f"forget/{point}"] == pytest.approx(np.mean(values), rel=1e-5)
+
+
+@pytest.mark.parametrize("forget", [tiny.FORGET, ()], ids=["classes", "samples"])
+def test_the_originals_next_guess_and_the_proxys_logits_are_in_the_view(forget):
+    given = tiny.two_models(forget)
+    c = changed(tiny.config("ec"), ec__pseudo=0.5, ec__proxy=0.3)
+    made = methods.build(c, tiny.POINTS)
+    part = tiny.whole(given, "forget")
+    found = tiny.viewed(made, {"forget": part}, made.prepare(given))["forget"]
+    original, proxy = (
+        tiny.pooled(given.models[name], part["image"])[1] for name in ("original", "proxy")
+    )
+    for row, label, pseudo in zip(original, part["label"], found["pseudo"], strict=True):
+        out = set(forget) or {int(label)}
+        assert pseudo == max((k for k in range(tiny.CLASSES) if k not in out), key=lambda k: row[k])
+    np.testing.assert_allclose(found["proxy"], proxy, atol=1e-4)
 
 
 def test_a_plug_in_is_the_hosts_loss_and_weighted_terms_below_the_head():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tiny
-from test_calibration import two_models
 from test_ec import by_loops
 
 from ec_jax import methods
@@ -57,7 +56,7 @@ def test_the_last_point_alone_leaves_ec_none():
 
 
 def test_its_terms_are_told_of_every_point():
-    _, history = tiny.updates("ec_guided", two_models())
+    _, history = tiny.updates("ec_guided", tiny.two_models())
     tiny.check_finite(history)
     assert {f"divergence/{point}" for point in tiny.POINTS} <= set(history[-1])
     assert {f"ec/forget/{point}" for point in tiny.POINTS[:-1]} <= set(history[-1])

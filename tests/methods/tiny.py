@@ -98,6 +98,12 @@ def context(forget=FORGET, retain_count=20, forget_count=10, earlier=()):
     return methods.Context(models, tuple(forget), network(), batches, jax.random.key(7), earlier)
 
 
+def two_models(forget=FORGET, **counts):
+    """A context with a proxy."""
+    found = context(forget, **counts)
+    return dataclasses.replace(found, models={**found.models, "proxy": backbone(7)})
+
+
 def whole(given, stream):
     """All of a context's images of a stream, as one part of a batch."""
     pictures, labels = next(given.batches(f"{stream}_train", 10**6))
