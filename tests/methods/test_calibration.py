@@ -138,22 +138,13 @@ def test_targets_are_the_similarity_of_original_and_proxy_on_the_forget_set(monk
         assert float(found[point]) == pytest.approx(cka(one[point], other[point]), abs=1e-4)
 
 
-def test_of_many_images_some_at_even_distances_are_compared(monkeypatch):
+def test_of_many_images_the_first_are_compared(monkeypatch):
     monkeypatch.setattr(_calibration, "MOST", 5)
     context = tiny.two_models()
-    images = tiny.whole(context, "forget")["image"][[0, 2, 4, 6, 8]]
+    images = tiny.whole(context, "forget")["image"][:5]
     found = _calibration.targets(context, tiny.POINTS[:1])
     one, other = (spatial_means(context.models[n], images) for n in ("original", "proxy"))
     assert float(found["stage1"]) == pytest.approx(cka(one["stage1"], other["stage1"]), abs=1e-4)
-
-
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_even_rows_are_distinct_and_reach_over_all(count, most):
-    rows = _calibration.evenly(count, most)
-    assert len(rows) == len(set(rows.tolist())) == min(count, most)
-    assert rows[0] == 0
-    steps = np.diff([*rows, count])
-    assert steps.max() - steps.min() <= 1
 
 
 def test_three_forget_images_are_refused():

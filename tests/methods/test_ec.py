@@ -1,14 +1,12 @@
 """The EC objective against loops, and its layer weights."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 from command import changed
-from jax.sharding import PartitionSpec
 
 from configs import default
-from ec_jax import methods, parallel
+from ec_jax import methods
 from ec_jax.methods.ec import layer_weights
 
 POINTS = ("stage1", "stage2", "stage3", "stage4")
@@ -156,12 +154,3 @@ def test_of_an_odd_number_of_points_the_middle_one_is_late():
 def test_impossible_weights_are_refused(kind):
     with pytest.raises(ValueError, match="4 weights"):
         layer_weights(kind, 4)
-
-
-def test_names_lists_the_files():
-    assert "ec" in methods.names()
-
-
-def test_partition_spec_of_the_batch_is_the_data_axis():
-    mesh = parallel.make_mesh(2)
-    assert parallel.shard(jnp.zeros((4, 1)), mesh).sharding.spec == PartitionSpec(parallel.AXIS)
