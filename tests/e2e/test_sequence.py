@@ -85,6 +85,16 @@ def test_what_was_forgotten_before_is_measured_in_splits_of_its_own(folder):
     assert found["models"]["oracle"][f"knn/earlier_test/{points[-1]}"] > 0
 
 
+def test_what_was_forgotten_stays_forgotten(folder):
+    first, second = (metrics(folder, i)["models"] for i in (1, 2))
+    assert first["original"]["accuracy/forget_test"] > 50
+    assert first["unlearned"]["accuracy/forget_test"] < 5
+    # The second request's original is the first one's result.
+    again = first["unlearned"]["accuracy/forget_test"]
+    assert second["original"]["accuracy/earlier_test"] == pytest.approx(again)
+    assert second["unlearned"]["accuracy/earlier_test"] < 5
+
+
 def test_the_first_request_is_an_ordinary_run(folder):
     scenario = metrics(folder, 1)["scenario"]
     assert tuple(scenario["images"]) == SPLITS
