@@ -71,6 +71,8 @@ def main(config: Any, flags: Any) -> None:
     for cell in (common, *(cell for configs in found.values() for _, cell in configs)):
         config_lib.validate(cell)
     workdir_lib.check_workdir(common, workdir)
+    for name, configs in found.items():
+        _check_folders(workdir / name, configs, 1)
     workdir.mkdir(parents=True, exist_ok=True)
     workdir_lib.write_resolved(common, workdir)
     sweep.compile_once(workdir)
@@ -79,6 +81,7 @@ def main(config: Any, flags: Any) -> None:
     cells, tried = Cells(common, workdir / "shared"), {}
 
     def run(name: str, configs: list[tuple[dict[str, Any], Any]]) -> None:
+        _check_folders(workdir / name, configs, len(tried[name]) + 1)
         for overrides, cell in configs:
             number = len(tried[name]) + 1
             print(f"tune: {name}, trial {number}: {overrides}", flush=True)
@@ -126,6 +129,12 @@ def _allowed(configs: list[tuple[dict[str, Any], Any]]) -> list[tuple[dict[str, 
             config_lib.validate(cell)
             found.append((overrides, cell))
     return found
+
+
+def _check_folders(folder: Path, configs: list[tuple[dict[str, Any], Any]], first: int) -> None:
+    """Refuses folders of trials, from number ``first`` on, that hold those of other settings."""
+    for number, (_, cell) in enumerate(configs, first):
+        workdir_lib.check_workdir(cell, folder / f"trial{number}")
 
 
 def _trial(overrides: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """The search for recipes: as many trials for every method, on held-out training images."""
 
 import json
+import types
 
 import pytest
 from command import command, refused
 
 from configs import digits, fashion_mnist
 from ec_jax import config as config_lib
-from ec_jax import recipes, registry, tune
+from ec_jax import config_file, recipes, registry, tune
+from ec_jax import workdir as workdir_lib
+from ec_jax.errors import InputError
 
 NAMES = [name for name in registry.names() if name != "retrain"]
 SMALL = (
@@ -82,6 +85,60 @@ def test_a_value_that_is_not_allowed_is_left_out():
     config = digits.get_config()
     found = tune._configs(config, "damp", [], [{"damp.strength": s} for s in (0.95, 1.1)])
     assert [settings for settings, _ in tune._allowed(found)] == [{"damp.strength": 0.95}]
+
+
+class Stub:
+    """Cells whose runs leave a config and numbers at once, and give what is there like the real."""
+
+    def __init__(self, *_):
+        pass
+
+    def run(self, config, cell):
+        result = cell / "metrics.json"
+        if not result.is_file():
+            cell.mkdir(parents=True)
+            workdir_lib.write_resolved(config, cell)
+            workdir_lib.write_json(result, {"failed": "it is a stub"})
+        return json.loads(result.read_text())
+
+
+@pytest.fixture
+def search(monkeypatch, tmp_path):
+    """``search(**{"field": value})``: a search for scrub, with these fields set."""
+    from ec_jax import cells
+
+    monkeypatch.setattr(cells, "Cells", Stub)
+
+    def run(**fields):
+        monkeypatch.setattr(config_file, "overridden", lambda: list(fields))
+        config = digits.get_config().unlock()
+        config.update_from_flattened_dict(fields)
+        flags = types.SimpleNamespace(workdir=str(tmp_path / "tune"), methods="scrub")
+        tune.main(config.lock(), flags)
+
+    return run
+
+
+def test_trials_of_other_settings_are_not_taken_for_these(search, tmp_path, monkeypatch):
+    search()
+    search()  # the same: what is there stays
+    before = (tmp_path / "tune" / "search.json").read_text()
+    with pytest.raises(InputError, match=r"trial1.*scrub\.alpha is .* there and 0\.25 here"):
+        search(**{"scrub.alpha": 0.25})
+    monkeypatch.setattr(tune, "trials", lambda *_: [{"unlearn.steps": 7}])
+    with pytest.raises(InputError, match=r"trial1.*unlearn\.steps is .* there and 7 here"):
+        search()
+    assert (tmp_path / "tune" / "search.json").read_text() == before
+
+
+def test_trials_around_another_best_are_not_taken_for_these(search, tmp_path, monkeypatch):
+    search()
+    ran = []
+    monkeypatch.setattr(Stub, "run", lambda _, c, cell: ran.append(cell.name) or {"failed": ""})
+    monkeypatch.setattr(tune, "around", lambda _: [{"unlearn.steps": n} for n in (8, 9)])
+    with pytest.raises(InputError, match=r"trial7.*unlearn\.steps is .* there and 8 here"):
+        search()
+    assert ran == [f"trial{i + 1}" for i in range(tune.TRIALS)]
 
 
 @pytest.mark.slow
