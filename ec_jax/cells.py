@@ -54,10 +54,12 @@ class Cells:
         references = self._references(config)
         known, seen = self._measured(config, references)
         starts = self._starts(config, references)
-        _link(references, BROUGHT, cell)
-        _link(starts, STARTS, cell)
         c = config.copy_and_resolve_references().unlock()
         c.stages = "unlearn,evaluate"
+        cell.mkdir(parents=True, exist_ok=True)
+        workdir_lib.write_resolved(c, cell)  # before the links: a folder without it is foreign
+        _link(references, BROUGHT, cell)
+        _link(starts, STARTS, cell)
         try:
             Experiment(c.lock(), cell, known=known, seen=seen).run()
         except TrainingError as error:

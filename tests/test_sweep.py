@@ -10,6 +10,7 @@ from command import ROOT, command, refused
 from configs import digits, fashion_mnist
 from ec_jax import config as config_lib
 from ec_jax import recipes, registry, sweep
+from ec_jax import workdir as workdir_lib
 from ec_jax.errors import InputError
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
@@ -111,6 +112,24 @@ def _configs(path, config):
 def test_wrong_flags_are_refused(arguments, says, tmp_path):
     refused(*SMALL, f"--workdir={tmp_path / 'w'}", *arguments, module="ec_jax.sweep", says=(says,))
     assert not (tmp_path / "w").exists()
+
+
+def test_a_cell_that_was_cut_off_at_its_start_is_still_its_own(tmp_path, monkeypatch):
+    from ec_jax import cells
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    (tmp_path / "shared" / "checkpoints" / "original").mkdir(parents=True)
+    monkeypatch.setattr(cells.Cells, "_measured", lambda *_: ({}, {}))
+    for name in ("_references", "_starts"):
+        monkeypatch.setattr(cells.Cells, name, lambda *_: tmp_path / "shared")
+    monkeypatch.setattr(cells, "Experiment", killed)
+    config, cell = digits.get_config(), tmp_path / "cell"
+    with pytest.raises(KeyboardInterrupt):
+        cells.Cells(config, tmp_path).run(config, cell)
+    assert (cell / "checkpoints" / "original").is_symlink()
+    workdir_lib.check_workdir(config, cell)
 
 
 @pytest.mark.slow
