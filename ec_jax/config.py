@@ -130,13 +130,9 @@ def validate(config: Any) -> None:
     _check_similarity(config)
     if len(asked) > 1:
         _check_sequence(config)
-    if config.ec.candidates == "forget" and any(len(request) == 1 for request in asked):
-        raise InputError(
-            "ec.candidates",
-            "forget",
-            "with a single class to forget no candidate is of another class and the loss is "
-            "identically zero; use both, or forget several classes",
-        )
+    for request in asked:
+        forgotten = labels(config, request)
+        rules.check_candidates("ec.candidates", config.ec.candidates, forgotten, "both")
     if config.parallel.devices:
         check_batches(config, config.parallel.devices)
     sources.check(name, config.data.data_dir, config.data.manual_dir)
@@ -277,6 +273,14 @@ def label_groups(config: Any) -> Any:
 
     name = config.data.name
     return groups.parse(config.data.groups, name, sources.class_names(name))
+
+
+def labels(config: Any, classes: Sequence[int]) -> tuple[int, ...]:
+    """The ids of the labels that classes have, ascending: their own, or those of their groups."""
+    groups = label_groups(config)
+    if not groups:
+        return tuple(classes)
+    return tuple(i for i, group in enumerate(groups[0]) if set(group) & set(classes))
 
 
 def _check_points(config: Any) -> None:

@@ -73,7 +73,7 @@ class Experiment:
         self.stages = config_lib.stage_names(config)
         self._command, self._known, self._seen = command, known, seen
         self.scenario = Scenario(config)
-        self._method.check(self.scenario.forget_classes)
+        self._method.check(self.scenario.forget_labels)
         self._check_there()
         config_lib.check_batches(config, self.scenario.mesh.size)
         for stage in BROUGHT:

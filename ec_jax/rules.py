@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from ec_jax import registry
@@ -36,6 +37,24 @@ class Number:
         return (
             low if math.isinf(self.high) else f"{low} and {'<' if self.below else '<='} {self.high}"
         )
+
+
+def check_candidates(field: str, value: str, labels: Sequence[int], others: str) -> None:
+    """Refuses candidates of a contrast that are the forget images alone and all have one label.
+
+    Args:
+      field: of the config.
+      value: its candidates.
+      labels: that forget images have; none where single images are forgotten.
+      others: the values that work.
+
+    Raises:
+      InputError: no candidate could ever have another label than an anchor.
+    """
+    if value == "forget" and len(labels) == 1:
+        remedy = "all that is forgotten has one label: no candidate has another, and the loss is "
+        remedy += f"identically zero; use {others}, or forget classes of several labels"
+        raise InputError(field, value, remedy)
 
 
 def of_methods(config: Any) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class Scenario:
       mesh: of the devices.
       forget_classes: ids of the labels to forget, ascending: none where samples are forgotten,
         or classes that share their label with others that stay.
+      forget_labels: ids of the labels that lose something, ascending; none where samples are
+        forgotten.
       earlier_classes: ids of the labels of which nothing is left since earlier requests.
       class_names: of the labels.
     """
@@ -35,6 +37,7 @@ class Scenario:
         self._groups = config_lib.label_groups(config)
         self._named = config_lib.forget_classes(config)
         self._earlier = config_lib.earlier_classes(config)
+        self.forget_labels = config_lib.labels(config, self._named)
         self.class_names = (
             self._groups[1] if self._groups else sources.class_names(config.data.name)
         )

@@ -1,9 +1,11 @@
 """Several requests in one config: each is checked by itself and against those before it."""
 
 import pytest
+from small_run import small
 from test_config import changed, refusal, set_field
 
 from ec_jax import config as config_lib
+from ec_jax.pipeline import Experiment
 from ec_jax.scenario import Scenario
 
 REFUSED = [
@@ -74,3 +76,30 @@ def test_a_label_is_forgotten_when_nothing_of_it_is_left(classes, earlier, label
 def test_a_run_is_of_one_request():
     message = refusal(changed(forget__classes="5;1"), config_lib.forget_classes)
     assert message.startswith("forget.classes = '5;1': is a sequence, which only ec_jax.main runs")
+
+
+GROUPS = "0,1|2,3|4,5,6,7,8,9"
+
+
+@pytest.mark.parametrize("classes", ["2,3", "4,6", "0,1;4,6,2", "0,3;4,5,6,7,8,9"])
+def test_forgotten_classes_of_one_label_are_no_candidates_for_each_other(classes):
+    config = changed(data__groups=GROUPS, forget__classes=classes, ec__candidates="forget")
+    message = refusal(config)
+    assert message.startswith("ec.candidates = 'forget': all that is forgotten has one label")
+
+
+def test_a_method_too_sees_that_sub_classes_have_one_label(tmp_path):
+    own = {"method": "contrastive", "contrastive__candidates": "forget", "data__groups": GROUPS}
+    message = refusal(small(**own, forget__classes="4,6"), Experiment, tmp_path)
+    assert message.startswith("contrastive.candidates = 'forget': all that is forgotten has one")
+    Experiment(small(**own, forget__classes="2,6"), tmp_path)  # two labels, of each a part
+
+
+def test_the_labels_of_classes():
+    assert config_lib.labels(changed(), (3, 5)) == (3, 5)
+    config = changed(data__groups=GROUPS)
+    assert config_lib.labels(config, (3, 2, 5)) == (1, 2)
+    assert config_lib.labels(config, ()) == ()
+    config_lib.validate(
+        changed(data__groups=GROUPS, forget__classes="0,2", ec__candidates="forget")
+    )

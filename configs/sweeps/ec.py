@@ -9,6 +9,7 @@ Measured: on Fashion-MNIST with three classes, on held-out training images: docs
 """
 
 from configs.sweeps import methods
+from ec_jax import config as config_lib
 
 VALUES = {
     "ec.candidates": ("both", "retain", "forget"),
@@ -58,5 +59,6 @@ def get_rows(config):
 
 
 def _empty(config, value):
-    """Among the forget samples of a single class nothing is of another class."""
-    return value == "forget" and "," not in config.forget.classes
+    """Among the forget samples of a single label none is of another."""
+    labels = config_lib.labels(config, config_lib.forget_classes(config))
+    return value == "forget" and len(labels) == 1

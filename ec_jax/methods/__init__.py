@@ -137,11 +137,12 @@ class Method:
     needs: tuple[str, ...] = ()
     closed_form = False
 
-    def check(self, forget_classes: Sequence[int]) -> None:
+    def check(self, labels: Sequence[int]) -> None:
         """Refuses, by an InputError and before any work, what the method cannot forget.
 
         Args:
-          forget_classes: as ``Context.forget_classes``.
+          labels: ids of all labels that forget images have, also where a label loses a part only;
+            none where single images are forgotten.
         """
 
     def prepare(self, context: Context) -> Any:

@@ -24,9 +24,9 @@ class Plugged(Method):
     weight: float
     uses_modules = True
 
-    def check(self, forget_classes):
+    def check(self, labels):
         """What the host refuses."""
-        self.host.check(forget_classes)
+        self.host.check(labels)
 
     @property
     def needs(self) -> tuple[str, ...]:

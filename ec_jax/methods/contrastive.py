@@ -19,8 +19,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from ec_jax import parallel
-from ec_jax.errors import InputError
+from ec_jax import parallel, rules
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.contrastive import contrastive_forgetting_loss
 from ec_jax.methods import Method, chosen
@@ -50,15 +49,10 @@ class Contrastive(Method):
     temperature: float
     weight: float
 
-    def check(self, forget_classes):
+    def check(self, labels):
         """Refuses candidates of which none could ever be of another class."""
-        if self.candidates == "forget" and len(forget_classes) == 1:
-            raise InputError(
-                "contrastive.candidates",
-                "forget",
-                "with a single class to forget no candidate is of another class and the loss is "
-                "identically zero; use retain or both, or forget several classes",
-            )
+        field = "contrastive.candidates"
+        rules.check_candidates(field, self.candidates, labels, "retain or both")
 
     def loss(self, step):
         """The sum of both losses; metrics for each."""
