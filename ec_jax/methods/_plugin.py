@@ -69,8 +69,11 @@ def _of(step: Step, part: str) -> Step:
 def plugged(host: Method, config: Any, points: Sequence[str]) -> Plugged:
     """EC as ``config.ec`` describes it, added to a method.
 
+    The last point is left to the method unless ``ec.include_head`` is set; the others keep their
+    weights, which then sum to less than ``ec.weights_sum``.
+
     Raises:
-      InputError: the last point is the only one, and that is the method's.
+      InputError: the last point is the only one, or the only one with a weight.
     """
     chosen = ec.used_points(config, points)
     weights = layer_weights(config.ec.weights, len(chosen), config.ec.weights_sum)
@@ -80,4 +83,8 @@ def plugged(host: Method, config: Any, points: Sequence[str]) -> Plugged:
             remedy = "EC leaves the last point to the method; add points, or ec.include_head=true"
             raise InputError("ec.points", config.ec.points, remedy)
         chosen, weights = zip(*pairs, strict=True)
+        if not any(weights):
+            remedy = "weighs the last point alone, which EC leaves to the method; weigh another "
+            remedy += "point, too, or use ec.include_head=true"
+            raise InputError("ec.weights", config.ec.weights, remedy)
     return Plugged(host, ec.from_config(config.ec, chosen, weights, points[-1]), config.ec.weight)

@@ -60,3 +60,21 @@ def test_its_terms_are_told_of_every_point():
     tiny.check_finite(history)
     assert {f"divergence/{point}" for point in tiny.POINTS} <= set(history[-1])
     assert {f"ec/forget/{point}" for point in tiny.POINTS[:-1]} <= set(history[-1])
+
+
+@pytest.mark.parametrize("method", ["finetune", "ec_guided"])
+@pytest.mark.parametrize(
+    ("points", "weights"), [("stage2,stage3", "late"), ("all", "0,0,1"), ("stage1,stage3", "0,2")]
+)
+def test_ec_with_no_weight_but_that_of_the_last_point_is_refused(method, points, weights):
+    c = tiny.config(method).unlock()
+    c.ec.update(points=points, weights=weights, plugin=method == "finetune")
+    with pytest.raises(InputError, match=rf"^ec\.weights = '{weights}': weighs the last point al"):
+        methods.build(c, tiny.POINTS)
+    c.ec.include_head = True
+    methods.build(c, tiny.POINTS)
+
+
+def test_the_other_points_keep_their_weights():
+    made = guided(weights="1,2,5", weights_sum=4.0)
+    assert made.ec.weights == [0.5, 1.0]  # not the sum, as the last point's are left out
