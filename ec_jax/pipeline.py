@@ -45,6 +45,23 @@ NEEDS = {
 }
 
 
+def checked(config: Any) -> tuple[Scenario, methods.Method]:
+    """The scenario and the method of a config, after the checks that need no data and no folder.
+
+    Args:
+      config: a validated config.
+
+    Raises:
+      InputError: the devices do not go with the config, or the method cannot be made or cannot
+        forget what is to be forgotten.
+    """
+    scenario = Scenario(config)
+    method = methods.build(config, scenario.network(modules=False).points)
+    method.check(scenario.forget_labels)
+    config_lib.check_batches(config, scenario.mesh.size)
+    return scenario, method
+
+
 class Experiment:
     """One config run in one workdir."""
 
@@ -72,10 +89,8 @@ class Experiment:
         self.workdir = Path(workdir).absolute()
         self.stages = config_lib.stage_names(config)
         self._command, self._known, self._seen = command, known, seen
-        self.scenario = Scenario(config)
-        self._method.check(self.scenario.forget_labels)
+        self.scenario, self._method = checked(config)
         self._check_there()
-        config_lib.check_batches(config, self.scenario.mesh.size)
         for stage in BROUGHT:
             if path := self._brought(stage):
                 shapes = self.scenario.model_shapes()
@@ -197,10 +212,6 @@ class Experiment:
         finally:
             checkpoints.close()
         return {"params": state.params, "batch_stats": state.batch_stats}
-
-    @functools.cached_property
-    def _method(self) -> methods.Method:
-        return methods.build(self.config, self.scenario.network(modules=False).points)
 
     # Models.
 

@@ -13,7 +13,7 @@ from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.data import sources
 from ec_jax.errors import TrainingError
-from ec_jax.pipeline import Experiment
+from ec_jax.pipeline import Experiment, checked
 from ec_jax.report import markup, table
 
 SCHEMA = 1
@@ -52,12 +52,14 @@ def run(config: Any, workdir: str | Path, command: str = "") -> None:
       command: by which the sequence was started, for the reports.
 
     Raises:
-      InputError: the data, the devices, a checkpoint or a folder do not go with the config.
+      InputError: the data, the devices, a checkpoint or a folder do not go with the config, or
+        the method cannot forget what a request names.
     """
     workdir = Path(workdir).absolute()
     configs = request_configs(config, workdir)
     for folder, one in configs.items():
         workdir_lib.check_workdir(one, workdir / folder)
+        checked(one)
     for i, (folder, one) in enumerate(configs.items()):
         experiment = Experiment(one, workdir / folder, command)
         if not i:  # the first has made the checks that can be made before work starts

@@ -63,12 +63,18 @@ def run(common: Any, grid: dict[tuple[str, int], Any], workdir: Path) -> None:
       common: what the cells are variations of; complete and valid, as they are.
       grid: the cells.
       workdir: made if missing.
+
+    Raises:
+      InputError: the devices do not go with a cell, or its method cannot do what is asked of it.
     """
+    compile_once(workdir)
+    from ec_jax import pipeline  # JAX is imported only for input that can work
+    from ec_jax.cells import Cells
+
+    for config in grid.values():
+        pipeline.checked(config)
     workdir.mkdir(parents=True, exist_ok=True)
     workdir_lib.write_resolved(common, workdir)
-    compile_once(workdir)
-    from ec_jax.cells import Cells  # JAX is imported only for input that can work
-
     cells, failed = Cells(common, workdir / "shared"), []
     results = workdir / "results"
     results.mkdir(exist_ok=True)

@@ -68,15 +68,10 @@ def main(config: Any, flags: Any) -> None:
     kept = config_file.overridden()
     found = {name: _configs(config, name, kept) for name in names}
     common = _held_out(config, "ec", kept)
-    for cell in (common, *(cell for configs in found.values() for _, cell in configs)):
-        config_lib.validate(cell)
-    workdir_lib.check_workdir(common, workdir)
-    for name, configs in found.items():
-        _check_folders(workdir / name, configs, 1)
+    _check(common, found, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     workdir_lib.write_resolved(common, workdir)
-    sweep.compile_once(workdir)
-    from ec_jax.cells import Cells  # JAX is imported only for input that can work
+    from ec_jax.cells import Cells
 
     cells, tried = Cells(common, workdir / "shared"), {}
 
@@ -129,6 +124,21 @@ def _allowed(configs: list[tuple[dict[str, Any], Any]]) -> list[tuple[dict[str, 
             config_lib.validate(cell)
             found.append((overrides, cell))
     return found
+
+
+def _check(common: Any, found: dict[str, list[tuple[dict[str, Any], Any]]], workdir: Path) -> None:
+    """Makes the checks that can be made before the first trial."""
+    trials = [cell for configs in found.values() for _, cell in configs]
+    for config in (common, *trials):
+        config_lib.validate(config)
+    workdir_lib.check_workdir(common, workdir)
+    for name, configs in found.items():
+        _check_folders(workdir / name, configs, 1)
+    sweep.compile_once(workdir)
+    from ec_jax import pipeline  # JAX is imported only for input that can work
+
+    for trial in trials:
+        pipeline.checked(trial)
 
 
 def _check_folders(folder: Path, configs: list[tuple[dict[str, Any], Any]], first: int) -> None:

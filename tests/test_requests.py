@@ -5,6 +5,7 @@ from small_run import small
 from test_config import changed, refusal, set_field
 
 from ec_jax import config as config_lib
+from ec_jax import sequence
 from ec_jax.pipeline import Experiment
 from ec_jax.scenario import Scenario
 
@@ -93,6 +94,14 @@ def test_a_method_too_sees_that_sub_classes_have_one_label(tmp_path):
     message = refusal(small(**own, forget__classes="4,6"), Experiment, tmp_path)
     assert message.startswith("contrastive.candidates = 'forget': all that is forgotten has one")
     Experiment(small(**own, forget__classes="2,6"), tmp_path)  # two labels, of each a part
+
+
+def test_what_the_method_refuses_of_a_later_request_is_refused_before_the_first(tmp_path):
+    own = {"method": "contrastive", "contrastive__candidates": "forget"}
+    config = small(**own, forget__classes="5,3;1")
+    message = refusal(config, sequence.run, tmp_path / "w")
+    assert message.startswith("contrastive.candidates = 'forget': all that is forgotten has one")
+    assert not (tmp_path / "w").exists()
 
 
 def test_the_labels_of_classes():

@@ -9,7 +9,7 @@ from command import ROOT, command, refused
 
 from configs import digits, fashion_mnist
 from ec_jax import config as config_lib
-from ec_jax import recipes, registry, sweep
+from ec_jax import pipeline, recipes, registry, sweep
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import InputError
 
@@ -48,6 +48,7 @@ def test_every_row_of_every_sweep_is_a_valid_config(path, name, without_archives
     for row, settings in rows.items():
         cell = sweep.cell_config(config, settings | {"seed": 1}, [])
         config_lib.validate(cell)
+        pipeline.checked(cell)
         values = config_lib.flatten(cell)
         assert settings.items() <= values.items()
         same = seen.setdefault(json.dumps(values, sort_keys=True), row)
@@ -112,6 +113,30 @@ def _configs(path, config):
 def test_wrong_flags_are_refused(arguments, says, tmp_path):
     refused(*SMALL, f"--workdir={tmp_path / 'w'}", *arguments, module="ec_jax.sweep", says=(says,))
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"method": "ssd", "ec.plugin": True}, "ec.plugin = True: ssd is no method"),
+        ({"ec.plugin": True, "ec.points": "stage4", "ec.weights": "1"}, "ec.points = 'stage4'"),
+        ({"method": "contrastive", "contrastive.candidates": "forget"}, "contrastive.candidates ="),
+        ({"method": "ec_guided", "ec.weights": "0,0,0,1"}, "ec.weights = '0,0,0,1'"),
+    ],
+    ids=lambda v: v.get("method") if isinstance(v, dict) else "",
+)
+def test_what_a_method_refuses_is_refused_before_any_cell_runs(row, says, tmp_path, monkeypatch):
+    from ec_jax import cells
+
+    monkeypatch.setattr(cells, "Cells", None)
+    common, rows = digits.get_config(), {"good": {}, "bad": {"method": "scrub"} | row}
+    grid = {(name, 0): sweep.cell_config(common, settings, []) for name, settings in rows.items()}
+    for cell in grid.values():
+        config_lib.validate(cell)
+    with pytest.raises(InputError) as refusal:
+        sweep.run(common, grid, tmp_path / "grid")
+    assert says in str(refusal.value)
+    assert not (tmp_path / "grid").exists()
 
 
 def test_a_cell_that_was_cut_off_at_its_start_is_still_its_own(tmp_path, monkeypatch):

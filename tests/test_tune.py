@@ -141,6 +141,12 @@ def test_trials_around_another_best_are_not_taken_for_these(search, tmp_path, mo
     assert ran == [f"trial{i + 1}" for i in range(tune.TRIALS)]
 
 
+def test_what_a_method_refuses_is_refused_before_any_trial(search, tmp_path):
+    with pytest.raises(InputError, match=r"^ec\.points = 'stage4': EC leaves the last point"):
+        search(**{"ec.plugin": True, "ec.points": "stage4", "ec.weights": "1"})
+    assert not (tmp_path / "tune").exists()
+
+
 @pytest.mark.slow
 def test_a_search_leaves_its_trials_and_recipes_and_goes_on(tmp_path):
     workdir = tmp_path / "tune"
