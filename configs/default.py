@@ -82,8 +82,9 @@ def get_config() -> ConfigDict:
 
     c.forget = ConfigDict()
     # Comma list of ids or names | random:K | file:PATH (one a line) | samples:N (N training images)
-    # | samples:PATH (the index of one a line). With ; between them, several requests of classes are
-    # unlearned one after the other: 5;1,8;random:2.
+    # | samples:PATH (one a line, by its index in the whole set: not with data.subset or
+    # data.validation). With ; between them, several requests of classes are unlearned one after the
+    # other: 5;1,8;random:2.
     c.forget.classes = "3"
     c.forget.earlier = ""  # comma list of ids or names forgotten before: never trained on, measured
     c.forget.seed = 0  # draws random:K and samples:N; apart from `seed`, so that seeds share them

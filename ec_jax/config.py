@@ -194,9 +194,10 @@ def _check_samples(config: Any, images: int) -> None:
     kind, _, rest = spec.strip().partition(":")
     if kind != "samples":
         return
-    if subset and not rest.isdecimal():
-        remedy = "indices are those of the whole set; with a file of them use 0"
-        raise InputError("data.subset", subset, remedy)
+    for part in ("subset", "validation"):
+        if config.data[part] and not rest.isdecimal():
+            remedy = "indices are those of the whole set; with a file of them use 0, or samples:N"
+            raise InputError(f"data.{part}", config.data[part], remedy)
     splits.parse_samples(spec, subset or images, config.forget.seed)
 
 

@@ -96,7 +96,7 @@ class Experiment:
                 shapes = self.scenario.model_shapes()
                 checkpoint.check_model(path, shapes, f"{stage}.checkpoint")
         if self.stages != ("report",):  # which reads what evaluate left
-            _ = self.scenario.data
+            _ = self.scenario.splits
             self._check_finished()
 
     def run(self) -> None:

@@ -315,6 +315,17 @@ def test_values_that_go_together_are_taken(fields):
     config_lib.validate(changed(**fields))
 
 
+@pytest.mark.parametrize(("part", "value"), [("subset", 300), ("validation", 0.2)])
+def test_a_file_of_samples_goes_with_the_whole_set_alone(part, value, tmp_path):
+    path = tmp_path / "images.txt"
+    path.write_text("3\n250\n")
+    whole = {"forget__classes": f"samples:{path}"}
+    config_lib.validate(changed(**whole))
+    message = refusal(changed(**whole, **{f"data__{part}": value}))
+    assert message.startswith(f"data.{part} = {value}: indices are those of the whole set")
+    config_lib.validate(changed(forget__classes="samples:200", **{f"data__{part}": value}))
+
+
 def test_points_follow_the_depth():
     assert "of stage1,stage2,stage3" in refusal(changed(model__depth=20, ec__points="stage4"))
     stages = {depth: len(sizes) for depth, (sizes, _) in resnet.STAGE_SIZES.items()}

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_run import small
 
 from ec_jax.data import sources, splits
 from ec_jax.data.splits import EARLIER, SPLITS, parse_forget, parse_requests, split
 from ec_jax.errors import InputError
+from ec_jax.pipeline import Experiment
 
 NAMES = sources.class_names("fashion_mnist")  # some with a space or a slash
 DIGITS = sources.class_names("digits")  # named by numbers
@@ -246,6 +248,15 @@ def test_forgotten_samples_leave_the_test_images_alone():
     assert len(found["retain_test"]) == len(data.test_labels)
     both = np.concatenate([found["forget_train"], found["retain_train"]])
     assert sorted(both) == list(range(len(data.train_labels)))
+
+
+def test_more_samples_than_are_left_are_refused_before_any_work(tmp_path):
+    left = len(splits.hold_out(sources.load("digits"), 0.2).train_labels)
+    Experiment(small(forget__classes=f"samples:{left - 1}", data__validation=0.2), tmp_path)
+    with pytest.raises(
+        InputError, match=rf"'samples:{left}': .* an integer N from 1 to {left - 1}$"
+    ):
+        Experiment(small(forget__classes=f"samples:{left}", data__validation=0.2), tmp_path)
 
 
 # split
