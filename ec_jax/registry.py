@@ -25,6 +25,9 @@ from ec_jax.errors import InputError
 GROUP = "ec_jax.methods"
 _FOLDER = Path(__file__).parent / "methods"
 _OWN = "ec"  # its settings are a group of configs/default.py
+# Groups and fields of configs/default.py, in which no other method writes.
+_CORE = "seed stages method data forget model original oracle modules proxy unlearn ec evaluation "
+CORE = frozenset((_CORE + "parallel checkpoint report recipes").split())
 
 
 @functools.cache
@@ -48,8 +51,15 @@ def builder(name: str) -> Callable:
 
 
 def settings(name: str) -> dict[str, tuple[Any, str, str]]:
-    """{field of the method's group: (default, what is allowed, what it is)}."""
-    return {} if name == _OWN else _literals(name).get("SETTINGS", {})
+    """{field of the method's group: (default, what is allowed, what it is)}.
+
+    Raises:
+      InputError: the module cannot be read, or its group is one that is there already.
+    """
+    found = {} if name == _OWN else _literals(name).get("SETTINGS", {})
+    if found:
+        _check_group(name)
+    return found
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -65,6 +75,15 @@ def search(name: str) -> list[dict[str, Any]]:
 def group(name: str) -> str:
     """The config's group of a method: its name, or the module's where it is a path."""
     return name.partition(":")[0].rpartition(".")[2]
+
+
+def _check_group(name: str) -> None:
+    """Refuses settings in a group of the config's own, or of a method by another module."""
+    own = group(name)
+    module, _, _ = _path(name).partition(":")
+    if own in CORE or (own in names() and _path(own).partition(":")[0] != module):
+        remedy = f"its settings would go into the config's group {own!r}, which is not its own; "
+        raise InputError("method", name, remedy + "give the module or the method another name")
 
 
 def _path(name: str) -> str:
@@ -85,8 +104,8 @@ def _literals(name: str) -> dict[str, Any]:
         assigned = {
             target.id: node.value
             for node in ast.parse(file.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value
+            for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
             if isinstance(target, ast.Name)
         }
         wanted = assigned.keys() & {"SETTINGS", "RECIPE", "SEARCH"}

@@ -12,6 +12,7 @@ import pytest
 from command import ROOT, command, installed, refused
 from small_run import small
 
+from configs import digits
 from ec_jax import config as config_lib
 from ec_jax import methods, recipes, registry
 from ec_jax.errors import InputError
@@ -167,3 +168,39 @@ def test_settings_that_are_no_literals_are_refused(tmp_path, monkeypatch):
 def test_every_method_is_in_the_documentation():
     page = (ROOT / "docs" / "methods.md").read_text()
     assert {name for name in NAMES if f"| `{name}` |" not in page} == set()
+
+
+def test_annotated_literals_are_read_too(tmp_path, monkeypatch):
+    (tmp_path / "annotated.py").write_text(
+        "SETTINGS: dict[str, tuple] = {'a': (1.0, '> 0', 'a')}\n"
+        "RECIPE: dict = {'unlearn.steps': 7}\n"
+        "SEARCH: list\n"
+        "SEARCH: list = [{'annotated.a': 2.0}]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "annotated:build"
+    assert registry.settings(name) == {"a": (1.0, "> 0", "a")}
+    assert registry.recipe(name) == {"unlearn.steps": 7}
+    assert registry.search(name) == [{"annotated.a": 2.0}]
+
+
+@pytest.mark.parametrize("group", ["data", "seed", "ec", "recipes", "scrub"])
+def test_a_method_does_not_write_its_settings_into_another_group(group, tmp_path, monkeypatch):
+    package = tmp_path / f"outside_{group}"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / f"{group}.py").write_text("SETTINGS = {'subset': (9, '> 0', 'a')}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    method = f"outside_{group}.{group}:build"
+    with pytest.raises(InputError, match=rf"^method = '{method}': .* group {group!r}"):
+        recipes.complete(small(method=method))
+
+
+def test_the_groups_of_the_config_are_known_without_reading_it():
+    there = set(digits.get_config()) - {name for name in NAMES if registry.settings(name)}
+    assert there == registry.CORE
+
+
+def test_a_path_to_a_method_that_has_a_name_is_that_method():
+    made = recipes.complete(small(method="ec_jax.methods.scrub:build"))
+    assert made.scrub == small().scrub
