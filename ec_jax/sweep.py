@@ -45,7 +45,7 @@ def main(config: Any, flags: Any) -> None:
     rows = _chosen(load_rows(flags.sweep, common), flags.rows)
     grid = {  # seed by seed: the first numbers to see are then of all rows
         (row, seed): cell_config(config, settings | {"seed": seed}, config_file.overridden())
-        for seed in _seeds(flags.seeds)
+        for seed in seeds("seeds", flags.seeds or "0,1,2")
         for row, settings in rows.items()
     }
     for cell in grid.values():
@@ -167,10 +167,11 @@ def _chosen(rows: dict[str, dict[str, Any]], spec: str | None) -> dict[str, dict
     return {row: rows[row] for row in spec.split(",")}
 
 
-def _seeds(spec: str | None) -> list[int]:
-    found = (spec or "0,1,2").split(",")
+def seeds(flag: str, spec: str) -> list[int]:
+    """Those that a flag lists, separated by commas."""
+    found = spec.split(",")
     if not all(seed.isdecimal() for seed in found):
-        raise InputError("--seeds", spec, "give integers >= 0, e.g. 0,1,2")
+        raise InputError(f"--{flag}", spec, "give integers >= 0, e.g. 0,1,2")
     return [int(seed) for seed in found]
 
 

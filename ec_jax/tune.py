@@ -7,15 +7,18 @@ rate times ``FACTORS``; then with two more, around the best of them (``around``)
 a part of the training images (``data.validation``), by the mean of ``gap/logit`` / 100 and
 ``gap/representation``, the distance to an oracle that was trained without that part, too; the test
 images are never looked at. A setting that damages the model, or with which training cannot go on,
-is chosen only if there is no other.
+is chosen only if there is no other. With ``--confirm=1,2`` the best is run with these seeds, too,
+and passed over for the next one if it does so with any of them.
 
-It leaves ``search.json``, every trial with its numbers, and ``recipes.json``, {method: {field:
-value}} of the best, as a config file's ``recipes``. The same command goes on where it stopped.
+It leaves ``search.json``, every trial with its numbers and what was passed over, and
+``recipes.json``, {method: {field: value}} of the best, as a config file's ``recipes``. The same
+command goes on where it stopped.
 """
 
 import contextlib
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +30,13 @@ from ec_jax.errors import InputError
 FLAGS = {
     "workdir": ("Where the trials and what was found go.", "runs/tune"),
     "methods": ("Which methods, separated by commas; all without it.", "ec,scrub"),
+    "confirm": ("Seeds with which the best must leave the model whole, too.", "1,2"),
 }
 TRIALS = 6
 FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 VALIDATION = 0.2  # where the config holds out no part of its own
 METRICS = "accuracy,cka,knn,variance,gap"
+SPOILT = ("damaged", "failed")  # verdicts of what is chosen only if there is no other
 _RATE = "unlearn.optimizer.learning_rate"
 
 
@@ -65,6 +70,7 @@ def main(config: Any, flags: Any) -> None:
     names = flags.methods.split(",") if flags.methods else _tunable()
     for name in names:
         recipes.check_method(name)
+    seeds = sweep.seeds("confirm", flags.confirm) if flags.confirm else []
     kept = config_file.overridden()
     found = {name: _configs(config, name, kept) for name in names}
     common = _held_out(config, "ec", kept)
@@ -73,21 +79,73 @@ def main(config: Any, flags: Any) -> None:
     workdir_lib.write_resolved(common, workdir)
     from ec_jax.cells import Cells
 
-    cells, tried = Cells(common, workdir / "shared"), {}
-
-    def run(name: str, configs: list[tuple[dict[str, Any], Any]]) -> None:
-        _check_folders(workdir / name, configs, len(tried[name]) + 1)
-        for overrides, cell in configs:
-            number = len(tried[name]) + 1
-            print(f"tune: {name}, trial {number}: {overrides}", flush=True)
-            metrics = cells.run(cell, workdir / name / f"trial{number}")
-            tried[name].append(_trial(overrides, metrics))
-
+    search = _Search(Cells(common, workdir / "shared"), workdir)
     for name, configs in found.items():
-        tried[name] = []
-        run(name, configs)
-        run(name, _allowed(_configs(config, name, kept, around(tried[name]))))
-        _write(workdir, common, tried)
+        search.run(name, configs)
+        more = _configs(config, name, kept, around(search.tried[name]))
+        search.run(name, _allowed(more))
+        search.confirm(name, seeds)
+        search.write(common)
+
+
+class _Search:
+    """The trials so far, and what of the best ones other seeds did not confirm."""
+
+    def __init__(self, cells: Any, workdir: Path):
+        self._cells, self._workdir = cells, workdir
+        self._configs: dict[str, list[Any]] = {}
+        self.tried: dict[str, list[dict[str, Any]]] = {}
+        self.passed_over: dict[str, list[dict[str, Any]]] = {}
+
+    def run(self, name: str, configs: list[tuple[dict[str, Any], Any]]) -> None:
+        """Adds trials of a method."""
+        tried = self.tried.setdefault(name, [])
+        _check_folders(self._workdir / name, configs, len(tried) + 1)
+        for overrides, cell in configs:
+            number = len(tried) + 1
+            print(f"tune: {name}, trial {number}: {overrides}", flush=True)
+            metrics = self._cells.run(cell, self._workdir / name / f"trial{number}")
+            tried.append(_trial(overrides, metrics))
+            self._configs.setdefault(name, []).append(cell)
+
+    def confirm(self, name: str, seeds: Sequence[int]) -> None:
+        """Passes over the best as long as one of the seeds spoils it and there is another."""
+        tried, over = self.tried[name], []
+        whole = [trial for trial in tried if trial["verdict"] not in SPOILT]
+        for trial in sorted(whole, key=lambda trial: trial["score"]):
+            if not (why := self._spoilt(name, tried.index(trial), seeds)):
+                break
+            over.append({"settings": trial["settings"], "why": why})
+            self.passed_over[name] = over
+
+    def _spoilt(self, name: str, index: int, seeds: Sequence[int]) -> str:
+        """With which seed a trial damages the model or fails; empty where with none."""
+        for seed in seeds:
+            cell = self._configs[name][index].copy_and_resolve_references().unlock()
+            cell.seed = seed
+            folder = self._workdir / name / f"trial{index + 1}-seed{seed}"
+            workdir_lib.check_workdir(cell, folder)
+            print(f"tune: {name}, trial {index + 1} with seed {seed}", flush=True)
+            verdict = _trial({}, self._cells.run(cell.lock(), folder))["verdict"]
+            if verdict in SPOILT:
+                return f"{verdict} with seed {seed}"
+        return ""
+
+    def write(self, config: Any) -> None:
+        """The files of what was found so far."""
+        found = {
+            "schema": 1,
+            "score": "(gap/logit / 100 + gap/representation) / 2 on held-out training images",
+            "config": config_lib.resolved(config),
+            "methods": self.tried,
+            "passed_over": self.passed_over,
+        }
+        workdir_lib.write_json(self._workdir / "search.json", found)
+        chosen = {
+            name: best(tried, self.passed_over.get(name, []))["settings"]
+            for name, tried in sorted(self.tried.items())
+        }
+        workdir_lib.write_json(self._workdir / "recipes.json", chosen)
 
 
 def _tunable() -> list[str]:
@@ -163,12 +221,18 @@ def _trial(overrides: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def best(tried: list[dict[str, Any]]) -> dict[str, Any]:
-    """The trial nearest to the oracle among those that leave the model whole, if any does."""
+def best(tried: list[dict[str, Any]], passed_over: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The trial nearest to the oracle among those that leave the model whole, if any does.
+
+    Args:
+      tried: the trials.
+      passed_over: {"settings", …} each of those that are not chosen while there is another.
+    """
+    over = [trial["settings"] for trial in passed_over]
 
     def order(trial):
         score = math.inf if trial["score"] is None else trial["score"]
-        return trial["verdict"] in ("damaged", "failed"), score
+        return trial["verdict"] in SPOILT, trial["settings"] in over, score
 
     return min(tried, key=order)
 
@@ -200,18 +264,6 @@ def around(tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
     else:
         found = [value / 2, value * 2]
     return [chosen | {field: type(value)(float(f"{v:.3g}"))} for v in found]
-
-
-def _write(workdir: Path, config: Any, tried: dict[str, Any]) -> None:
-    found = {
-        "schema": 1,
-        "score": "(gap/logit / 100 + gap/representation) / 2 on held-out training images",
-        "config": config_lib.resolved(config),
-        "methods": tried,
-    }
-    workdir_lib.write_json(workdir / "search.json", found)
-    chosen = {name: best(trials)["settings"] for name, trials in sorted(tried.items())}
-    workdir_lib.write_json(workdir / "recipes.json", chosen)
 
 
 if __name__ == "__main__":

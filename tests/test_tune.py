@@ -87,6 +87,16 @@ def test_a_value_that_is_not_allowed_is_left_out():
     assert [settings for settings, _ in tune._allowed(found)] == [{"damp.strength": 0.95}]
 
 
+def test_what_is_passed_over_is_chosen_only_if_what_is_left_is_spoilt():
+    tried = [
+        {"settings": 1, "verdict": "erased", "score": 0.1},
+        {"settings": 2, "verdict": "superficial", "score": 0.2},
+        {"settings": 3, "verdict": "damaged", "score": 0.01},
+    ]
+    assert tune.best(tried, [{"settings": 1}])["settings"] == 2
+    assert tune.best(tried, [{"settings": 1}, {"settings": 2}])["settings"] == 1
+
+
 class Stub:
     """Cells whose runs leave a config and numbers at once, and give what is there like the real."""
 
@@ -109,11 +119,13 @@ def search(monkeypatch, tmp_path):
 
     monkeypatch.setattr(cells, "Cells", Stub)
 
-    def run(**fields):
+    def run(confirm="", **fields):
         monkeypatch.setattr(config_file, "overridden", lambda: list(fields))
         config = digits.get_config().unlock()
         config.update_from_flattened_dict(fields)
-        flags = types.SimpleNamespace(workdir=str(tmp_path / "tune"), methods="scrub")
+        flags = types.SimpleNamespace(
+            workdir=str(tmp_path / "tune"), methods="scrub", confirm=confirm
+        )
         tune.main(config.lock(), flags)
 
     return run
@@ -139,6 +151,48 @@ def test_trials_around_another_best_are_not_taken_for_these(search, tmp_path, mo
     with pytest.raises(InputError, match=r"trial7.*unlearn\.steps is .* there and 8 here"):
         search()
     assert ran == [f"trial{i + 1}" for i in range(tune.TRIALS)]
+
+
+class Spoilt(Stub):
+    """Cells that all leave the model whole, but for one setting with seed 2."""
+
+    ran: list[str]
+
+    def run(self, config, cell):
+        self.ran.append(cell.name)
+        assert config.seed == int(cell.name.partition("seed")[2] or 0)
+        lost = 50.0 if (config.unlearn.steps, config.seed) == (5, 2) else 0.0
+        numbers = {"accuracy/retain_test": 90.0 - lost, "accuracy/forget_test": 0.0}
+        numbers |= {"gap/logit": config.unlearn.steps, "gap/representation": 0.0}
+        oracle = {"accuracy/retain_test": 90.0, "accuracy/forget_test": 0.0}
+        models = {"original": oracle, "oracle": oracle, "unlearned": numbers}
+        return {"models": models, "scenario": {"points": ["stage1"], "method": "scrub"}}
+
+
+def test_the_best_is_passed_over_where_another_seed_is_damaged(search, tmp_path, monkeypatch):
+    from ec_jax import cells
+
+    monkeypatch.setattr(cells, "Cells", Spoilt)
+    monkeypatch.setattr(Spoilt, "ran", [], raising=False)
+    monkeypatch.setattr(tune, "trials", lambda *_: [{"unlearn.steps": n} for n in (9, 5, 7)])
+    monkeypatch.setattr(tune, "around", lambda _: [])
+    search(confirm="1,2")
+    further = ["trial2-seed1", "trial2-seed2", "trial3-seed1", "trial3-seed2"]
+    assert Spoilt.ran == ["trial1", "trial2", "trial3", *further]
+    found = json.loads((tmp_path / "tune" / "search.json").read_text())
+    over = [{"settings": {"unlearn.steps": 5}, "why": "damaged with seed 2"}]
+    assert found["passed_over"] == {"scrub": over}
+    recipe = json.loads((tmp_path / "tune" / "recipes.json").read_text())
+    assert recipe == {"scrub": {"unlearn.steps": 7}}
+    search()  # no seed is asked
+    assert (
+        json.loads((tmp_path / "tune" / "recipes.json").read_text())["scrub"] == over[0]["settings"]
+    )
+
+
+def test_seeds_that_are_none_are_refused(search):
+    with pytest.raises(InputError, match=r"--confirm = '1,x': give integers"):
+        search(confirm="1,x")
 
 
 def test_what_a_method_refuses_is_refused_before_any_trial(search, tmp_path):
