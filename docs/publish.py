@@ -136,17 +136,17 @@ CKA is that of images to be forgotten, the mean over all stages but the first; *
 number is the oracle's, not zero.** Every method has the recipe that eight trials (`damp` six) on
 held-out training images of seed 0 gave it (`python -m ec_jax.tune`; all trials:
 `docs/results/tuning`), with EC added the same. Of five methods on digits and three on Fashion-MNIST
-the best trials, one to three of them, are passed over: they collapse or damage the model of another
-seed (`passed_over` there), which the runs of the study showed. What was searched had been set after
-a first search on the same images, in which many of the best settings lay at an edge; a dozen
-settings of EC more were looked at there, to choose the number of steps, and of guided EC some 50 on
-Fashion-MNIST; on digits EC has `geometric` weights and a temperature of .07 by an early look at
-that set. One look was at test images: the form that guided EC now has was tried after
-`proxy_distill+ec`, at the learning rate .3 that is passed over today, had the smallest gap of the
-study on three classes (.034 and .041, seeds 0 and 1); what speaks for it on held-out images is the
-ablation. The FLOPs are those of unlearning with its modules and its proxy. A process had one core
-(`taskset -c 0`): with two, sums are taken in another order, and numbers differ as those of seeds
-do.
+the best trials, one to three of them, are passed over, as they collapse or damage the model of
+another seed (`passed_over` there): three of the five by held-out images (`--confirm=1,2`), the
+others, so far, by runs of the study. What was searched had been set after a first search on the
+same images, in which many of the best settings lay at an edge; a dozen settings of EC more were
+looked at there, to choose the number of steps, and of guided EC some 50 on Fashion-MNIST; on digits
+EC has `geometric` weights and a temperature of .07 by an early look at that set. One look was at
+test images: the form that guided EC now has was tried after `proxy_distill+ec`, at the learning
+rate .3 that is passed over today, had the smallest gap of the study on three classes (.034 and
+.041, seeds 0 and 1); what speaks for it on held-out images is the ablation. The FLOPs are those of
+unlearning with its modules and its proxy. A process had one core (`taskset -c 0`): with two, sums
+are taken in another order, and numbers differ as those of seeds do.
 
 The controls: `untrained` is a network with random weights; `oracle_same_start`, `oracle_b` and
 `oracle_c` are three more retrained networks, the first from the original's own initial weights, the
