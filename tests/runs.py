@@ -17,9 +17,18 @@ FASHION = [ROOT / "tests" / "data" / f"fashion_mnist_ec-seed{seed}.json" for see
 def metrics(seed=0, *, scenario=None, unlearned=None, method="ec"):
     """The published numbers of a digits run, with other fields and numbers in places."""
     found = copy.deepcopy(json.loads(DIGITS[seed].read_text()))
+    del found["config"]
     found["scenario"] |= {"method": method, **(scenario or {})}
     found["models"]["unlearned"] |= unlearned or {}
     return found
+
+
+def put_alone(folder, found):
+    """A run's numbers without its config, in a file of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"numbers-seed{found['scenario']['seed']}.json"
+    path.write_text(json.dumps(found))
+    return str(path)
 
 
 def put(folder, found, **fields):

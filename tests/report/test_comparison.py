@@ -6,7 +6,7 @@ import statistics
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import DIGITS, FASHION, metrics, put
+from runs import DIGITS, FASHION, metrics, put, put_alone
 
 from ec_jax.errors import InputError
 from ec_jax.report import comparison
@@ -186,14 +186,15 @@ def test_every_row_has_a_cell_a_column(tmp_path):
 
 
 def test_runs_without_a_config_and_seeds_that_differ_are_told(tmp_path):
-    (found,) = compare(*DIGITS, put(tmp_path / "a", metrics(1, method="head_distill")))
+    alone = (put_alone(tmp_path, metrics(seed)) for seed in range(3))
+    (found,) = compare(*alone, put(tmp_path / "a", metrics(1, method="head_distill")))
     assert len(found.notes) == 2
     assert found.notes[0].startswith("3 of 4 runs (")
     assert "(ec: 0, 1, 2; head_distill: 1)" in found.notes[1]
 
 
-def test_where_no_run_has_a_config_that_is_told_once():
-    (found,) = compare(*DIGITS)
+def test_where_no_run_has_a_config_that_is_told_once(tmp_path):
+    (found,) = compare(*(put_alone(tmp_path, metrics(seed)) for seed in range(3)))
     assert found.notes == (
         "No run came with its config.json; those of one method are taken to be of one config.",
     )

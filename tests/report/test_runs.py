@@ -5,7 +5,7 @@ import math
 import shutil
 
 import pytest
-from runs import DIGITS, FASHION, metrics, put
+from runs import DIGITS, FASHION, metrics, put, put_alone
 
 from ec_jax.errors import InputError
 from ec_jax.report import runs as runs_lib
@@ -24,13 +24,13 @@ def labels(found):
 
 def test_a_folder_and_a_file_are_read_alike(tmp_path):
     (folder,) = read(put(tmp_path / "run", metrics()))
-    (file,) = read(DIGITS[0])
+    file, alone = read(DIGITS[0], put_alone(tmp_path, metrics()))
     assert folder.models == file.models == json.loads(DIGITS[0].read_text())["models"]
     assert (folder.method, folder.seed) == ("ec", 0)
-    assert file.config is None
-    assert folder.config["ec.temperature"] == 0.07
+    assert alone.config is None
+    assert folder.config["ec.temperature"] == file.config["ec.temperature"] == 0.07
     free = {"seed", "stages", "checkpoint.every", "original.checkpoint", "parallel.devices"}
-    assert not free & folder.config.keys()
+    assert not free & (folder.config.keys() | file.config.keys())
 
 
 def put_audit(folder, found, **more):
@@ -181,7 +181,7 @@ def test_another_methods_config_is_its_own_affair(tmp_path):
 
 
 def test_a_run_without_its_config_is_not_averaged_with_one_that_has_it(tmp_path):
-    found = read(put(tmp_path / "a", metrics(0)), DIGITS[1])
+    found = read(put(tmp_path / "a", metrics(0)), put_alone(tmp_path, metrics(1)))
     assert labels(found) == {"ec": [0], "ec (config unknown)": [1]}
 
 
@@ -193,7 +193,7 @@ def test_the_same_run_twice_is_refused(tmp_path):
     one = put(tmp_path / "one", metrics(1))
     copy = str(shutil.copytree(one, tmp_path / "copy"))
     with pytest.raises(InputError) as error:
-        runs_lib.groups(read(one, DIGITS[0], copy))
+        runs_lib.groups(read(one, put(tmp_path / "other", metrics(0)), copy))
     said = f"seed = 1: given twice for ec, in {one} and {copy}; leave one of them out"
     assert str(error.value) == said
 
