@@ -34,7 +34,7 @@ LOGITS = (*methods.LOGITS, "delete")  # they say what the output must be, and no
 SECOND = "oracle_b"
 SHIPPED = "ec_guided"  # of EC's variants
 SEEN = 0.01  # a smaller fall in CKA is none
-SCRATCH = ("scratch_matched", "scratch_matched_ec", "scratch_matched_proxy")  # by cost
+ANEW = "scratch_matched_proxy"  # trained for as many FLOPs as what is shipped takes
 
 
 @functools.cache
@@ -159,7 +159,7 @@ def _mean(row: Row | None, key: str) -> float:
 def answers(scenario: str) -> list[tuple[str, str, str]]:
     """(question, answer, the numbers it rests on)."""
     mine = rows(scenario)
-    if not {"ec", "oracle", SHIPPED, SECOND, *SCRATCH} <= mine.keys():
+    if not {"ec", "oracle", SHIPPED, SECOND, ANEW} <= mine.keys():
         return []
     return [_lower(mine), _plugged(mine), *_nearest(mine)]
 
@@ -203,7 +203,6 @@ def _nearest(mine: Mapping[str, Row]) -> list[tuple[str, str, str]]:
     logit = max((n for n in LOGITS if n in mine), key=lambda n: _mean(mine[n], near))
     way = _mean(mine[SECOND], near) - _mean(mine[logit], near)
     closed = _mean(ours, near) - _mean(mine[logit], near)
-    scratch = _as_costly(mine, SHIPPED)
 
     def compared_to(by_gap: str, by_cka: str) -> tuple[str, str]:
         gap = difference(mine[by_gap], ours, apart)
@@ -218,15 +217,9 @@ def _nearest(mine: Mapping[str, Row]) -> list[tuple[str, str, str]]:
     if way <= 0 or closed < 0.5 * way:
         answer = "no"
         said += f"; not half-way from {logit} to the second oracle"
-    anew, saving = compared_to(scratch, scratch)
-    costs = " and ".join(f"{_mean(mine[n], 'cost/flops'):.0f} %" for n in (SHIPPED, scratch))
+    anew, saving = compared_to(ANEW, ANEW)
+    costs = " and ".join(f"{_mean(mine[n], 'cost/flops'):.0f} %" for n in (SHIPPED, ANEW))
     return [("c", answer, said), ("d", anew, f"{saving}; FLOPs {costs}")]
-
-
-def _as_costly(mine: Mapping[str, Row], name: str) -> str:
-    """The cheapest training from scratch that costs what a method does, to a twentieth."""
-    cost = {n: _mean(mine[n], "cost/flops") for n in (name, *SCRATCH)}
-    return next((n for n in SCRATCH if cost[n] >= 0.95 * cost[name]), SCRATCH[-1])
 
 
 def difference(row: Row, base: Row, key: str) -> Spread | None:

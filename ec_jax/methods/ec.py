@@ -89,7 +89,7 @@ class EC(Method):
         return {"forgotten": context.forgotten, **found} if found else {}
 
     def spent(self, context, images):
-        """Two models on every image."""
+        """A calibration's two models on every image; nothing else is handed any."""
         del context
         return {"forward": 2 * images}
 

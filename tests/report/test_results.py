@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from configs import digits
 from configs.sweeps import methods
-from docs import publish, study
+from docs import grids, publish, study
 from ec_jax import config as config_lib
 from ec_jax import config_file, recipes, registry, sweep, tune
 from ec_jax import workdir as workdir_lib
@@ -203,6 +204,27 @@ def test_the_answers_are_those_of_the_files(scenario):
 def test_training_from_scratch_costs_what_it_is_compared_with(scenario, scratch, of):
     spent = [study.rows(scenario)[name].spread("cost/flops").mean for name in (scratch, of)]
     assert spent[0] == pytest.approx(spent[1], rel=0.06)
+
+
+def test_what_the_readme_says_of_three_classes_holds():
+    rows = study.rows("fashion_mnist_three")
+    assert rows["ec"].verdict() == "superficial 3/3"
+    assert "erased 2/3" in rows["ec_guided"].verdict()
+    groups = study.kinds(rows)
+    without = [n for kind in ("at the logits", "other methods") for n in groups[kind]]
+    gaps = {n: rows[n].spread("gap/representation").mean for n in (*without, "ec_guided")}
+    assert min(gaps, key=gaps.get) == "ec_guided"
+
+
+@pytest.mark.parametrize("name", publish.READING)
+def test_what_a_reading_says_with_a_spread_is_in_its_tables(name):
+    grid, _, scenario = name.rpartition("/")
+    tables = grids.shown(grid, scenario) if grid else study.main_table(scenario)
+    shown = {m.lstrip("−") for m in re.findall(r"−?[0-9.]+ ± [0-9.]+", tables)}
+    said = re.findall(r"(\d*\.\d+) ±\s+(\d*\.\d+)", publish.READING[name])
+    for mean, deviation in said:
+        number = " ± ".join(n if n[0] != "." else f"0{n}" for n in (mean, deviation))
+        assert number in shown, number
 
 
 @pytest.mark.parametrize("scenario", PUBLISHED)
