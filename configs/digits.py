@@ -14,8 +14,5 @@ def get_config():
     c.data.batch_size = 64
     c.original.epochs = 60.0
     c.unlearn.steps = 80
-    # An early look at this set chose them; they are in no search.
-    c.ec.weights = "geometric"
-    c.ec.temperature = 0.07
     c.recipes = default.tuned("digits")
     return c

@@ -5,10 +5,10 @@ training images of all classes).
 
 Command:  python -m ec_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion
           (--config=configs/fashion_mnist.py:one for another scenario)
-Measured: ``three``, all methods and the ablation of EC, seeds 0 to 2 (docs/results.md). The
-          recipes were searched on its held-out training images, seed 0
-          (docs/results/tuning/fashion_mnist_three.json); ``one`` takes the same. Two CPU cores
-          train it in minutes.
+Measured: ``three`` and ``one``, all methods, and the ablation of EC on ``three``, seeds 0 to 2
+          (docs/results.md). The recipes were searched on held-out training images of ``three``,
+          seed 0 (docs/results/tuning/fashion_mnist_three.json); ``one`` takes the same. Two CPU
+          cores train it in minutes.
 """
 
 from configs import default

@@ -28,7 +28,7 @@ def test_a_folder_and_a_file_are_read_alike(tmp_path):
     assert folder.models == file.models == json.loads(DIGITS[0].read_text())["models"]
     assert (folder.method, folder.seed) == ("ec", 0)
     assert alone.config is None
-    assert folder.config["ec.temperature"] == file.config["ec.temperature"] == 0.07
+    assert folder.config["ec.temperature"] == file.config["ec.temperature"] == 0.1
     free = {"seed", "stages", "checkpoint.every", "original.checkpoint", "parallel.devices"}
     assert not free & (folder.config.keys() | file.config.keys())
 
@@ -153,11 +153,11 @@ def test_configs_that_differ_are_groups_that_say_in_what(tmp_path):
     warm = [put(tmp_path / f"w{s}", metrics(s), ec__temperature=0.2) for s in range(2)]
     both = put(tmp_path / "b", metrics(1), ec__temperature=0.2, unlearn__steps=10)
     assert labels(read(*found, *warm)) == {
-        "ec (ec.temperature=0.07)": [0, 1],
+        "ec (ec.temperature=0.1)": [0, 1],
         "ec (ec.temperature=0.2)": [0, 1],
     }
     assert labels(read(*found, *warm, both)) == {
-        "ec (ec.temperature=0.07, unlearn.steps=80)": [0, 1],
+        "ec (ec.temperature=0.1, unlearn.steps=80)": [0, 1],
         "ec (ec.temperature=0.2, unlearn.steps=80)": [0, 1],
         "ec (ec.temperature=0.2, unlearn.steps=10)": [1],
     }
