@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def streaming(smoke: bool) -> dict[str, Any]:
     """Growth of the peak for more and more rows, each in a process of its own."""
-    sizes = (1_000, 10_000) if smoke else (5_000, 15_000, 50_000)
+    sizes = (1_000, 30_000) if smoke else (5_000, 15_000, 50_000)
     growth = {str(rows): measured(rows) for rows in sizes}
     first, last = growth[str(sizes[0])], growth[str(sizes[-1])]
     return {

@@ -109,8 +109,9 @@ def test_textbook_and_loops_agree_with_a_second_definition():
 @pytest.mark.slow
 def test_memory_that_is_held_would_show(smoke):
     entry = smoke["benchmarks"]["memory"]
-    # 10,000 rows of 960 float32 for each of two models are 73 MiB.
-    assert entry["features_held_mib"] - entry["growth_mib"]["10000"] > 40
+    # 30,000 rows of 960 float32 for each of two models are 220 MiB; compiling takes 180 give or
+    # take some 30.
+    assert entry["features_held_mib"] - entry["growth_mib"]["30000"] > 120
 
 
 def test_unknown_names_are_refused():
