@@ -70,12 +70,13 @@ class Cells:
     def _references(self, config: Any) -> Path:
         """The workdir of the original and the oracle."""
         shared = self._shared(config, _ON_REFERENCES)
-        return self._train(shared, BROUGHT, self._folder / f"references-{_digest(shared)}")
+        name = f"references-{_digest(shared, _ON_REFERENCES)}"
+        return self._train(shared, BROUGHT, self._folder / name)
 
     def _starts(self, config: Any, references: Path) -> Path:
         """The workdir of the proxy and the modules."""
         shared = self._shared(config, _ON_STARTS)
-        folder = self._folder / f"starts-{_digest(shared)}"
+        folder = self._folder / f"starts-{_digest(shared, _ON_STARTS)}"
         _link(references, BROUGHT, folder)
         return self._train(shared, STARTS, folder)
 
@@ -97,8 +98,7 @@ class Cells:
 
     def _measured(self, config: Any, references: Path) -> tuple[dict, dict]:
         """({model: its numbers}, {model: its features}) of original and oracle."""
-        fields = {k: v for k, v in config_lib.flatten(config).items() if k.startswith("evaluation")}
-        path = references / f"measured-{_digest(fields)}.json"
+        path = references / f"measured-{_digest(config, ('evaluation.',))}.json"
         if self._last[0] != path:
             c = config.copy_and_resolve_references().unlock()
             c.stages = ",".join(BROUGHT)
@@ -112,12 +112,12 @@ class Cells:
         return self._last[1:]
 
 
-def _digest(fields: Any) -> str:
-    """A short name of a config, or of some fields of one, alike only where they are."""
+def _digest(config: Any, fields: tuple[str, ...]) -> str:
+    """A short name of some fields of a config, alike only where they are."""
     values = {
         field: value
-        for field, value in config_lib.flatten(fields).items()
-        if not field.startswith(workdir_lib.FREE)
+        for field, value in config_lib.flatten(config).items()
+        if field.startswith(fields) and not field.startswith(workdir_lib.FREE)
     }
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import ROOT, command, refused
+from command import ROOT, changed, command, refused
 
 from configs import digits, fashion_mnist
 from ec_jax import config as config_lib
@@ -155,6 +155,28 @@ def test_a_cell_that_was_cut_off_at_its_start_is_still_its_own(tmp_path, monkeyp
         cells.Cells(config, tmp_path).run(config, cell)
     assert (cell / "checkpoints" / "original").is_symlink()
     workdir_lib.check_workdir(config, cell)
+
+
+def test_a_shared_training_is_named_by_what_it_depends_on_alone(tmp_path, monkeypatch):
+    from ec_jax import cells
+
+    monkeypatch.setattr(cells.Cells, "_train", lambda _, config, stages, folder: folder)
+    monkeypatch.setattr(cells, "_link", lambda *_: None)
+
+    def names(**fields):
+        c = changed(recipes.complete(digits.get_config()), **fields)
+        found = cells.Cells(c, tmp_path)
+        references = found._references(c)
+        return references.name, found._starts(c, references).name
+
+    usual = names()
+    assert names(unlearn__optimizer__learning_rate=0.3, ec__temperature=0.2) == usual
+    assert names(evaluation__neighbors=3, report__log_every=7) == usual
+    references, starts = names(modules__epochs=1.0)
+    assert references == usual[0]
+    assert starts != usual[1]
+    for field, value in (("seed", 1), ("model__width", 8), ("forget__classes", "4")):
+        assert not set(names(**{field: value})) & set(usual)
 
 
 @pytest.mark.slow
