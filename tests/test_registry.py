@@ -41,7 +41,6 @@ FEW = (
     "--config=configs/digits.py",
     "--config.model.width=4",
     "--config.model.depth=8",
-    "--config.ec.weights=uniform",
     "--config.original.epochs=1",
     "--config.unlearn.steps=3",
     "--config.evaluation.metrics=accuracy",

@@ -24,7 +24,6 @@ SMALL = (
     "--config=configs/digits.py",
     "--config.model.depth=8",
     "--config.model.width=4",
-    "--config.ec.weights=uniform",
     "--config.original.epochs=1",
     "--config.unlearn.steps=2",
     "--config.evaluation.metrics=accuracy,cka,gap",

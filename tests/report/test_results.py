@@ -103,7 +103,8 @@ def test_the_class_is_forgotten_as_the_oracle_forgets_it(scenario, run):
     if scenario != "digits":
         assert unlearned["accuracy/forget_train"] <= 2
     lost = oracle["accuracy/retain_test"] - unlearned["accuracy/retain_test"]
-    assert lost <= (2 if scenario == "fashion_mnist_three" else 4)
+    # One class has the recipe of three.
+    assert lost <= {"digits": 3, "fashion_mnist_one": 4}.get(scenario, 2)
 
 
 @each_run
