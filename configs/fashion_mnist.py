@@ -13,7 +13,11 @@ Measured: ``three`` and ``one``, all methods, and the ablation of EC on ``three`
 
 from configs import default
 
-RECIPES = {"three": "fashion_mnist_three", "one": "fashion_mnist_three"}  # the search they are of
+RECIPES = {  # {scenario: the search they are of}
+    "three": "fashion_mnist_three",
+    "one": "fashion_mnist_three",
+    "samples": "fashion_mnist_samples",
+}
 SCENARIOS = {"three": "1,5,8", "one": "5", "samples": "samples:1200"}
 
 

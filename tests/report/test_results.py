@@ -25,7 +25,10 @@ SEARCHED = {
     for name, source in publish.SCENARIOS.items()
     if (study.RESULTS / "tuning" / f"{name}.json").is_file()
 }
-RUNS = [(s, run) for s in PUBLISHED for run in publish.load(s)]
+# What damages the model with every setting that was tried, and what the page says so of.
+DAMAGING = {"fashion_mnist_samples": ("boundary_shrink",)}
+CLASSES = [s for s in PUBLISHED if not s.endswith("_samples")]  # where an oracle knows nothing
+RUNS = [(s, run) for s in CLASSES for run in publish.load(s)]
 each_run = pytest.mark.parametrize(
     ("scenario", "run"), RUNS, ids=[f"{s}-{r['scenario']['seed']}" for s, r in RUNS]
 )
@@ -71,6 +74,9 @@ def test_every_search_has_as_many_trials_a_method_and_chose_the_recipe(scenario,
             for t in trials
             if t["verdict"] not in ("damaged", "failed") and t["settings"] not in passed_over
         ]
+        if name in DAMAGING.get(scenario, ()):
+            assert not whole
+            whole = [t for t in trials if t["score"] is not None]
         nearest = min(whole, key=lambda t: t["score"])  # none collapses with its recipe
         assert chosen[name] == nearest["settings"]
 
@@ -81,13 +87,18 @@ def test_the_pages_are_what_the_files_give():
     assert (ROOT / "docs" / "audit.md").read_text() == publish.audit_page()
 
 
-@pytest.mark.parametrize("scenario", PUBLISHED)
+@pytest.mark.parametrize("scenario", CLASSES)
 def test_the_control_is_superficial(scenario):
     runs = publish.load(scenario, "head_distill")
     assert runs
     for run in runs:
         assert run["models"]["unlearned"]["accuracy/forget_test"] <= 1
         assert table.judged(run)[0].name == "superficial"
+
+
+@pytest.mark.parametrize("scenario", PUBLISHED)
+def test_all_rows_of_a_seed_have_the_same_references(scenario):
+    for run in publish.load(scenario, "head_distill"):
         same = publish.load(scenario)[run["scenario"]["seed"]]["models"]
         for reference in ("original", "oracle"):
             for key in run["models"][reference].keys() & same[reference].keys():
