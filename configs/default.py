@@ -87,7 +87,9 @@ def get_config() -> ConfigDict:
     # other: 5;1,8;random:2.
     c.forget.classes = "3"
     c.forget.earlier = ""  # comma list of ids or names forgotten before: never trained on, measured
-    c.forget.seed = 0  # draws random:K and samples:N; apart from `seed`, so that seeds share them
+    # Draws random:K and samples:N; apart from `seed`, so that seeds share them (of the images of a
+    # data.subset, which `seed` draws, they share the places alone).
+    c.forget.seed = 0
 
     c.model = ConfigDict()
     c.model.name = "resnet"  # resnet (CIFAR stem)

@@ -231,7 +231,8 @@ def hold_out(dataset: Dataset, share: float) -> Dataset:
 
     Args:
       dataset: a set in memory.
-      share: of the training images of every class, in (0, 1); the same ones for every seed.
+      share: of the training images of every class, in (0, 1); the same places in the set for every
+        seed, and so the same images unless the set is a subset that the seed drew.
 
     Returns:
       The set; of every class at least one image is held out, and one stays.

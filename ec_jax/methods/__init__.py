@@ -266,3 +266,15 @@ def others(forgotten: jax.Array, labels: jax.Array) -> jax.Array:
     """
     own = jnp.arange(forgotten.shape[0])[None] == labels[:, None]
     return ~(forgotten[None] | own)
+
+
+def taken_for(logits: jax.Array, forgotten: jax.Array, labels: jax.Array) -> jax.Array:
+    """ŷ, int32 [n]: what forget images are taken for otherwise, the best of ``others``.
+
+    Args:
+      logits: [n, C], of who takes them for it.
+      forgotten: bool [C], ``Context.forgotten``.
+      labels: integer [n].
+    """
+    allowed = jnp.where(others(forgotten, labels), logits, -jnp.inf)
+    return jnp.argmax(allowed, axis=-1).astype(jnp.int32)

@@ -34,7 +34,7 @@ class Plugged(Method):
         return tuple({*self.host.needs, *self.ec.needs})
 
     def spent(self, context: Context, images: int) -> dict[str, int] | None:
-        """What the host says; with ``ec.calibrated`` also of what EC was handed."""
+        """What the host says, as of its own of what ``ec.calibrated`` was handed."""
         return self.host.spent(context, images)
 
     def prepare(self, context: Context) -> Any:

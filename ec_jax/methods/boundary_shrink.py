@@ -12,7 +12,7 @@ Differs from the published code: a neighbour that is still taken for its own cla
 label there, as we understand it; here it goes to the best of the classes that stay, so that every
 image is forgotten. Published is w = 0, which reads no retain image; where several classes are given
 up at once it gives the neighbours everything, and so the retain term is ours, and on by default.
-The steps and their size are ours.
+The steps and their size are ours, and BatchNorm keeps the original's statistics.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Context, Forward, Method, chosen, others, used
+from ec_jax.methods import Context, Forward, Method, chosen, taken_for, used
 
 SETTINGS = {
     "epsilon": (0.1, "(0, 1]", "step to the neighbour, as a share of the image range"),
@@ -81,8 +81,7 @@ class BoundaryShrink(Method):
         away = jnp.sign(jax.grad(loss)(part["image"]))
         neighbor = part["image"] + self.epsilon * (high - low) * away
         found = logits(jnp.clip(neighbor, low, high))
-        allowed = others(extras["forgotten"], part["label"])
-        target = jnp.argmax(jnp.where(allowed, found, -jnp.inf), axis=1).astype(jnp.int32)
+        target = taken_for(found, extras["forgotten"], part["label"])
         return {**step.batch, "forget": {**part, "target": target}}
 
     def loss(self, step):

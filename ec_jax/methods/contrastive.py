@@ -12,7 +12,7 @@ Differs from the published code: one retain batch goes with one forget batch, no
 two losses are one sum. The paper states positives and negatives apart; here the denominator
 holds all candidates, as in SupCon, and never the anchor itself, which the variant ``forget`` keeps
 there, at a temperature of 1. That λ weighs the forgetting is our reading. ``both`` is ours: what EC
-does, at one point; a search may choose it.
+does, at one point; a search may choose it. It does not try ``forget``, which is zero for one class.
 """
 
 import dataclasses

@@ -8,7 +8,8 @@ forgotten the two are the same.
 
 Source: Zhou et al. 2025, arXiv 2503.23751. Differs from the published code: that counts epochs
 at a smaller learning rate; and mask = forgotten is an option of ours for several classes, of which
-the paper's mask would let one be taken for another.
+the paper's mask would let one be taken for another. BatchNorm keeps the original's statistics,
+which the published code goes on taking.
 """
 
 import dataclasses

@@ -8,8 +8,8 @@ that are right already keep a gradient, 1/T as steep.
 
 Source: Cotogni et al. 2023, DUCK, arXiv 2312.02052: both terms, λ_f 1, λ_r 1.4, T 2, Adam.
 Differs from the published code: the centroid that is nearest is looked for in every step, among
-the classes that have retain images; weight decay is decoupled; there is no stop at a target
-accuracy on D_f, which is what the code is understood to use.
+the classes that have retain images; weight decay is decoupled; BatchNorm keeps the original's
+statistics; there is no stop at a target accuracy on D_f, which the code is understood to use.
 """
 
 import dataclasses

@@ -19,6 +19,7 @@ Where samples are forgotten, ŷ_f is another class than their own, and g(x_f) ma
 Source: Lee, Kim, Kim, arXiv 2602.05375: the auxiliary modules, the contrastive forgetting
 and the cross-entropy at every point, the weighting by layer. Which weights, λ and candidates
 is our reading; docs/method.md tells the two apart.
+Differs from the published code: we saw none; docs/method.md lists what it may do otherwise.
 """
 
 import dataclasses
@@ -26,13 +27,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.losses.contrastive import contrastive_forgetting_loss
 from ec_jax.losses.distillation import masked_kl
-from ec_jax.methods import Context, Forward, Method, _calibration, others
+from ec_jax.methods import Context, Forward, Method, _calibration, taken_for
 from ec_jax.methods._weights import layer_weights
 
 SEARCH = [
@@ -105,9 +105,8 @@ class EC(Method):
             logits = seen.logits[self.last]
             if self.calibrated:
                 part = part | {f"original/{p}": seen.features[p] for p in self.points}
-            allowed = others(step.extras["forgotten"], part["label"])
-            found = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
-            part = {**part, "pseudo": found.astype(jnp.int32)}
+            pseudo = taken_for(logits, step.extras["forgotten"], part["label"])
+            part = {**part, "pseudo": pseudo}
         if "proxy" in step.extras:
             seen = forward(step.extras["proxy"], part["image"])
             part = {**part, "proxy": seen.logits[self.last]}

@@ -13,7 +13,8 @@ from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
 from ec_jax.methods import Method
 
-# Published code trains in BatchNorm's training mode; the retain set is all that it then sees.
+# Published code trains in BatchNorm's training mode; the retain set is all that it then sees. With
+# EC on top the forget batch is in its statistics, too.
 RECIPE = {"unlearn.optimizer.learning_rate": 0.03, "unlearn.batch_norm": "train"}
 
 

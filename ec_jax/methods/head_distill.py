@@ -7,6 +7,8 @@ accuracy on the forget set falls to zero and nothing is erased. Where samples ar
 teacher's prediction of a forget image leaves its own label out and that of a retain image nothing.
 
 Source: Jeon et al. 2024, arXiv 2405.17878, whose head distillation shows the same.
+Differs from the published code: not compared with it; the mask of all forgotten classes, and that
+both sets are distilled, are our reading.
 """
 
 import dataclasses

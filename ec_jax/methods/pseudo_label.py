@@ -11,11 +11,9 @@ a description of that code, so the details of its schedule are our reading.
 
 import dataclasses
 
-import jax.numpy as jnp
-
 from ec_jax import parallel
 from ec_jax.losses.classification import cross_entropy
-from ec_jax.methods import Method, others
+from ec_jax.methods import Method, taken_for
 
 RECIPE = {"unlearn.optimizer.learning_rate": 0.01}
 
@@ -34,8 +32,7 @@ class PseudoLabel(Method):
         """The batch with ŷ, int32 [b], as the forget stream's ``pseudo``."""
         forget = step.batch["forget"]
         teacher = forward(step.extras["original"], forget["image"]).logits[self.last]
-        allowed = others(step.extras["forgotten"], forget["label"])
-        pseudo = jnp.argmax(jnp.where(allowed, teacher, -jnp.inf), axis=-1).astype(jnp.int32)
+        pseudo = taken_for(teacher, step.extras["forgotten"], forget["label"])
         return {**step.batch, "forget": {**forget, "pseudo": pseudo}}
 
     def loss(self, step):

@@ -10,7 +10,7 @@ Source: Fan et al. 2023, arXiv 2310.12508; s = 0.5 is theirs. Differs from the p
 the paper's ỹ is another label than the image's own, its code's is uniform over all classes, as
 here. The code hides gradients from the optimizer where updates are dropped here, which
 comes to the same but for clipping: the gradient's norm counts hidden weights, too.
-BatchNorm's statistics are no weights and are not masked.
+BatchNorm keeps the original's statistics; the code goes on taking them, unmasked.
 """
 
 import dataclasses

@@ -8,10 +8,12 @@ retain images of class k. The covariance S is shrunk, S + γ v I + γ c (1 1ᵀ 
 its variances and c that of its covariances, and scaled to a diagonal of ones.
 
 Source: Bonato, Cotogni, Sabetta 2024, SCAR, arXiv 2404.12922: the distance on Tukey's transform,
-the shrinkage, the distillation.
+the shrinkage with γ = 3, the distillation.
 Differs from the published code: it distils on out-of-distribution images, this on the retain
-batch, at temperature 1; there is no stop at a target accuracy. γ, and the root of the squared
-distance, are our reading.
+batch, at temperature 1, and its teacher's logits of forgotten classes are pressed down, f0's are
+not; it takes the squared distance, and the moments of z^δ, of which it then normalises the mean,
+where these are the root and the moments of t; BatchNorm keeps the original's statistics, which it
+goes on taking; there is no stop at a target accuracy.
 """
 
 import dataclasses

@@ -23,11 +23,6 @@ class Spread:
     low: float
     high: float
 
-    def interval(self, digits: int) -> str:
-        """``mean (lowest to highest)``, or the mean alone where they are shown the same."""
-        mean, low, high = (f"{v:.{digits}f}" for v in (self.mean, self.low, self.high))
-        return mean if low == high else f"{mean} ({low} to {high})"
-
     def plus_minus(self, digits: int) -> str:
         """``mean ± standard deviation``, or the mean alone for a single run."""
         if not math.isfinite(self.mean):

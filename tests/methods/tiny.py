@@ -29,9 +29,12 @@ COUNTS = {"retain": 8, "forget": 4}  # images in a batch
 
 
 def config(name, **settings):
-    """A complete and valid config of a method; ``settings`` are fields of its own group."""
+    """A complete and valid config of a method.
+
+    ``settings`` are fields of its own group, or of another: ``ec__plugin=True``.
+    """
     base = changed(default.get_config(), method=name, model__depth=8, model__width=4)
-    own = {f"{name}__{field}": value for field, value in settings.items()}
+    own = {f if "__" in f else f"{name}__{f}": value for f, value in settings.items()}
     made = changed(recipes.complete(base), **own)
     config_lib.validate(made)
     return made
