@@ -297,7 +297,7 @@ def _command(
         f"--config={SCENARIOS[scenario]}",
         *flags,
         f"--sweep={sweep}",
-        f"--workdir=runs/{name}",
+        f"--workdir=runs/study/{name}",
     ]
     return f"    python -m ec_jax.sweep {' '.join(flags)}\n"
 

@@ -15,7 +15,7 @@ from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import TrainingError
 from ec_jax.evaluation import measure
-from ec_jax.pipeline import BROUGHT, Experiment
+from ec_jax.pipeline import BROUGHT, Experiment, checked
 
 STARTS = ("proxy", "modules")  # of unlearning, beside the original
 # Groups and fields of the config on which a shared training depends.
@@ -53,13 +53,14 @@ class Cells:
                 return json.loads(path.read_text())
         references = self._references(config)
         known, seen = self._measured(config, references)
-        starts = self._starts(config, references)
+        starts = self._starts(config, references) if _uses_starts(config) else None
         c = config.copy_and_resolve_references().unlock()
         c.stages = "unlearn,evaluate"
         cell.mkdir(parents=True, exist_ok=True)
         workdir_lib.write_resolved(c, cell)  # before the links: a folder without it is foreign
         _link(references, BROUGHT, cell)
-        _link(starts, STARTS, cell)
+        if starts:
+            _link(starts, STARTS, cell)
         try:
             Experiment(c.lock(), cell, known=known, seen=seen).run()
         except TrainingError as error:
@@ -110,6 +111,12 @@ class Cells:
                 workdir_lib.write_json(path, numbers)
             self._last = path, json.loads(path.read_text()), seen
         return self._last[1:]
+
+
+def _uses_starts(config: Any) -> bool:
+    """A cell's method has a use for modules or a proxy."""
+    method = checked(config)[1]
+    return method.uses_modules or "proxy" in method.needs
 
 
 def _digest(config: Any, fields: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ A command declares its own flags by name; ``--config=FILE`` and the fields of th
 ``--config.FIELD=VALUE``, come with them.
 """
 
+import inspect
 import os
 import re
 import runpy
@@ -131,7 +132,8 @@ def _check(given: dict[str, str | None], own: Mapping[str, tuple[str, str]]) -> 
 
 def missing(name: str, value: str | None, own: Mapping[str, tuple[str, str]]) -> InputError:
     """The error of a flag of the command's own that has no value."""
-    return InputError(f"--{name}", value, f"give a folder, e.g. --{name}={own[name][1]}")
+    what = "a file" if own[name][1].endswith(".py") else "a folder"
+    return InputError(f"--{name}", value, f"give {what}, e.g. --{name}={own[name][1]}")
 
 
 def _check_override(field: str, value: str | None, defaults: dict[str, Any]) -> None:
@@ -162,7 +164,11 @@ def load(spec: str) -> ConfigDict:
         raise InputError("--config", spec, f"no such file; {hint}")
     try:
         get_config = runpy.run_path(path).get("get_config")
+        if colon and get_config and not inspect.signature(get_config).parameters:
+            raise InputError("--config", spec, "this file has no scenarios; leave the colon out")
         config = get_config and get_config(*([scenario] if colon else []))
+    except InputError:
+        raise
     except (Exception, SystemExit) as error:
         wrong = "what follows the colon" if colon else "the file"
         raise InputError(

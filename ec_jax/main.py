@@ -27,7 +27,7 @@ def main(config: Any, flags: Any) -> None:
         raise config_file.missing("workdir", flags.workdir, FLAGS)
     workdir = os.path.expanduser(flags.workdir)
     config_lib.validate(config)
-    workdir_lib.check_workdir(config, workdir)
+    workdir_lib.check_workdir(config, workdir, foreign=workdir_lib.OF_A_GRID)
     command = shlex.join(["python", "-m", "ec_jax.main", *sys.argv[1:]])
     # JAX is imported only for input that can work.
     if len(config_lib.requests(config)) > 1:

@@ -51,8 +51,12 @@ def complete(config: Any, kept: Collection[str] = ()) -> Any:
     return out.lock()
 
 
-def check_method(name: Any) -> None:
+def check_method(name: Any, field: str = "method") -> None:
     """Refuses a method that there is not.
+
+    Args:
+      name: its name, or a path.
+      field: in which it was given.
 
     Raises:
       InputError: neither a name of ``registry.names()`` nor a path.
@@ -61,7 +65,7 @@ def check_method(name: Any) -> None:
         return
     near = f"{nearest(name, registry.names())} " if isinstance(name, str) else ""
     listed = ", ".join(registry.names())
-    raise InputError("method", name, f"{near}one of {listed}, or a path module:object")
+    raise InputError(field, name, f"{near}one of {listed}, or a path module:object")
 
 
 def flatten(config: Any) -> dict[str, Any]:

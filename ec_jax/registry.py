@@ -124,5 +124,6 @@ def _outside(name: str) -> Path:
     except (ImportError, ValueError) as error:
         raise InputError("method", name, f"cannot be imported: {error}") from error
     if spec is None or not spec.origin:
-        raise InputError("method", name, f"there is no module {module!r}; install it")
+        remedy = f"there is no module {module!r}; install it, or name its folder in PYTHONPATH"
+        raise InputError("method", name, remedy)
     return Path(spec.origin)

@@ -50,7 +50,7 @@ def main(config: Any, flags: Any) -> None:
     }
     for cell in grid.values():
         config_lib.validate(cell)
-    workdir_lib.check_workdir(common, workdir)
+    workdir_lib.check_workdir(common, workdir, foreign=workdir_lib.OF_A_RUN)
     for (row, seed), cell in grid.items():
         workdir_lib.check_workdir(cell, _cell(workdir, row, seed))
     run(common, grid, workdir)
@@ -120,8 +120,14 @@ def load_rows(path: str, config: Any) -> dict[str, dict[str, Any]]:
         hint = nearest(path, near) if near else "give a file, e.g. configs/sweeps/methods.py"
         raise InputError("--sweep", path, f"no such file; {hint}")
     try:
-        rows = runpy.run_path(path)["get_rows"](config)
+        get_rows = runpy.run_path(path).get("get_rows")
+        if get_rows is None:
+            remedy = "has no get_rows(config); give a sweep's file, see configs/sweeps"
+            raise InputError("--sweep", path, remedy)
+        rows = get_rows(config)
         rows = {str(row): dict(settings) for row, settings in rows.items()}
+    except InputError:
+        raise
     except (Exception, SystemExit) as error:
         remedy = f"get_rows(config): {type(error).__name__}: {error}; correct the file"
         raise InputError("--sweep", path, remedy) from error

@@ -69,7 +69,9 @@ def main(config: Any, flags: Any) -> None:
     workdir = Path(os.path.expanduser(flags.workdir)).absolute()
     names = flags.methods.split(",") if flags.methods else _tunable()
     for name in names:
-        recipes.check_method(name)
+        recipes.check_method(name, "--methods")
+        if name == "retrain":
+            raise InputError("--methods", name, "its recipe is the original's; leave it out")
     seeds = sweep.seeds("confirm", flags.confirm) if flags.confirm else []
     kept = config_file.overridden()
     found = {name: _configs(config, name, kept) for name in names}
@@ -86,6 +88,7 @@ def main(config: Any, flags: Any) -> None:
         search.run(name, _allowed(more))
         search.confirm(name, seeds)
         search.write(common)
+    search.show()
 
 
 class _Search:
@@ -147,6 +150,14 @@ class _Search:
         }
         workdir_lib.write_json(self._workdir / "recipes.json", chosen)
 
+    def show(self) -> None:
+        """Says what was found, and where it is."""
+        for name, tried in self.tried.items():
+            found = best(tried, self.passed_over.get(name, []))
+            told = "none" if found["score"] is None else f"{found['score']:.4f}"
+            print(f"tune: {name}: {found['settings']}, score {told}, {found['verdict']}")
+        print(f"Written to {self._workdir}: search.json, recipes.json", flush=True)
+
 
 def _tunable() -> list[str]:
     """Without fresh training, whose recipe is the original's."""
@@ -189,7 +200,7 @@ def _check(common: Any, found: dict[str, list[tuple[dict[str, Any], Any]]], work
     trials = [cell for configs in found.values() for _, cell in configs]
     for config in (common, *trials):
         config_lib.validate(config)
-    workdir_lib.check_workdir(common, workdir)
+    workdir_lib.check_workdir(common, workdir, foreign=workdir_lib.OF_A_RUN)
     for name, configs in found.items():
         _check_folders(workdir / name, configs, 1)
     sweep.compile_once(workdir)

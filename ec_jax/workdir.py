@@ -15,11 +15,18 @@ from ec_jax.errors import InputError
 
 # Fields that do not change what a run computes: they may differ between two starts.
 FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", "parallel.")
+# What a run and a grid of runs leave: neither goes into the other's folder.
+OF_A_RUN, OF_A_GRID = ("checkpoints", "metrics.json"), ("shared",)
 _PROBE = ".ec_jax-"  # folders made to see whether one can
 
 
-def check_workdir(config: Any, workdir: str | Path) -> None:
-    """Refuses a workdir that cannot be written or that belongs to another config.
+def check_workdir(config: Any, workdir: str | Path, *, foreign: tuple[str, ...] = ()) -> None:
+    """Refuses a workdir that cannot be written or that belongs to another config or command.
+
+    Args:
+      config: complete.
+      workdir: may not be there yet.
+      foreign: names of what another command leaves.
 
     Raises:
       InputError: names the folder and the reason, or the first fields that differ.
@@ -31,6 +38,9 @@ def check_workdir(config: Any, workdir: str | Path) -> None:
         return
     if not path.is_file():
         raise InputError("workdir", str(workdir), "holds other files; choose an empty folder")
+    if there := [name for name in foreign if (workdir / name).exists()]:
+        remedy = f"holds {there[0]} of another command; choose another folder"
+        raise InputError("workdir", str(workdir), remedy)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(found, dict):

@@ -239,3 +239,15 @@ def _is_what_a_run_of_its_own_gives(workdir: Path, shared: dict, tmp_path: Path)
     assert alone["models"] == shared["models"]
     assert alone["scenario"] == shared["scenario"]
     assert alone["cost"].keys() == shared["cost"].keys()
+
+
+def test_a_run_and_a_grid_do_not_share_a_folder(tmp_path):
+    common = recipes.complete(digits.get_config())
+    for left, foreign in (("checkpoints", workdir_lib.OF_A_RUN), ("shared", workdir_lib.OF_A_GRID)):
+        folder = tmp_path / left
+        workdir_lib.check_workdir(common, folder, foreign=foreign)
+        (folder / left).mkdir(parents=True)
+        workdir_lib.write_resolved(common, folder)
+        workdir_lib.check_workdir(common, folder)
+        with pytest.raises(InputError, match=rf"holds {left} of another command; choose another"):
+            workdir_lib.check_workdir(common, folder, foreign=foreign)

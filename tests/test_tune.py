@@ -242,6 +242,6 @@ def test_an_unknown_method_is_refused(tmp_path):
         f"--workdir={tmp_path / 'tune'}",
         "--methods=scrubb",
         module="ec_jax.tune",
-        says=("method = 'scrubb'", "did you mean 'scrub'?"),
+        says=("--methods = 'scrubb'", "did you mean 'scrub'?"),
     )
     assert not (tmp_path / "tune").exists()

@@ -39,6 +39,13 @@ THRESHOLDS = (
         "of less than a tenth. Training anew changes it by a factor of two or three.",
     ),
     Threshold(
+        "forget_loss",
+        5.0,
+        "points of accuracy",
+        "Where samples or a sub-class are forgotten, damaged if the accuracy on them is lower than "
+        "the oracle's by more: an oracle is right on most of them by what it knows of their class.",
+    ),
+    Threshold(
         "forget_excess",
         5.0,
         "points of accuracy",

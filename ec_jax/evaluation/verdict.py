@@ -2,8 +2,10 @@
 
 Rules, the first that holds decides:
 
-1. ``damaged``: a number is not finite, the retain set is predicted much worse, or the features
-   of a split have collapsed to a point. First, as a ruined model forgets everything.
+1. ``damaged``: a number is not finite, the retain set is predicted much worse, the features of a
+   split have collapsed to a point, or, where an oracle knows what is forgotten (samples, a
+   sub-class), that is predicted much worse than the oracle does: it was never to be unlearned so
+   far. First, as a ruined model forgets everything.
 2. ``not forgotten``: the forget set is predicted better than the oracle does, or a class that an
    earlier request forgot has come back.
 3. ``superficial``: the logits forget, but the features keep: at the last points they have moved
@@ -59,9 +61,9 @@ class Verdict:
       name: ``erased``, ``superficial``, ``damaged`` or ``not forgotten``.
       reasons: sentences; what decided comes first, then what else was looked at, then which
         reference is lost.
-      numbers: what was compared with the thresholds. ``retain_loss``, ``forget_excess`` and, of
-        what was forgotten before, ``forget_excess/earlier_test`` in points,
-        ``variance_share/SPLIT`` as shares, ``similarity`` as CKA. ``moved_share``, a share,
+      numbers: what was compared with the thresholds. ``retain_loss``, ``forget_loss``,
+        ``forget_excess`` and, of what was forgotten before, ``forget_excess/earlier_test`` in
+        points, ``variance_share/SPLIT`` as shares, ``similarity`` as CKA. ``moved_share``, a share,
         is the lesser of ``moved_share/similarity`` and ``moved_share/separability``, the means of
         ``moved_share/METRIC/POINT``. Only those that the rules came to; all are finite.
     """
@@ -79,6 +81,7 @@ class _Case:
     points: Sequence[str]
     images: int  # of forget_test; 0: not known
     split: str  # on which forgetting is judged
+    whole: bool  # every label that is forgotten is so wholly: an oracle does not know it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +134,7 @@ def judge(
     >>> [judge(models | {"unlearned": model(0.0, c)}, ["s"]).name for c in (1.0, 0.6)]
     ['superficial', 'erased']
     """
-    case = _case(models, points, images)
+    case = _case(models, points, images, whole)
     if case.oracle and whole:
         _check_oracle(case)
     passed, numbers, name = [], {}, ERASED
@@ -147,13 +150,15 @@ def judge(
     return Verdict(name, (*passed, *lost), finite)
 
 
-def _case(models: Mapping[str, Mapping[str, float]], points: Sequence[str], images: int) -> _Case:
+def _case(
+    models: Mapping[str, Mapping[str, float]], points: Sequence[str], images: int, whole: bool
+) -> _Case:
     missing = [name for name in ("original", "unlearned") if not models.get(name)]
     if missing or not points:
-        raise ValueError(f"no verdict without {', '.join(missing) or 'supervision points'}")
+        raise ValueError(f"without {', '.join(missing) or 'supervision points'}")
     oracle = models.get("oracle") or {}
     split = forget_split(models["original"])
-    case = _Case(models["original"], oracle, models["unlearned"], points, images, split)
+    case = _Case(models["original"], oracle, models["unlearned"], points, images, split, whole)
     needed = [f"accuracy/{split}", "accuracy/retain_test"]
     if not case.oracle and split == TEST:
         needed.append(f"cka_to_original/{split}/{points[-1]}")
@@ -161,7 +166,7 @@ def _case(models: Mapping[str, Mapping[str, float]], points: Sequence[str], imag
     for numbers, name in ((case.original, "original"), (case.oracle, "oracle")):
         _check(numbers, name, needed if numbers else ())
         for key in _not_finite(numbers):
-            raise ValueError(f"no verdict: {key} of the {name} model is {numbers[key]}")
+            raise ValueError(f"{key} of the {name} model is {numbers[key]}")
     return case
 
 
@@ -171,7 +176,7 @@ def _check_oracle(case: _Case) -> None:
     known, original = case.oracle[key], case.original[key]
     if known > 0 and known >= original - LIMIT["forget_excess"]:
         raise ValueError(
-            f"no verdict: the oracle is right on {known:.1f} % of the images to be forgotten, the "
+            f"the oracle is right on {known:.1f} % of the images to be forgotten, the "
             f"original on {original:.1f} %: it was trained on them, or on other classes"
         )
 
@@ -179,7 +184,7 @@ def _check_oracle(case: _Case) -> None:
 def _check(numbers: Mapping[str, float], name: str, needed: Iterable[str]) -> None:
     for key in needed:
         if key not in numbers:
-            raise ValueError(f"no verdict without {key} of the {name} model")
+            raise ValueError(f"without {key} of the {name} model")
 
 
 def _not_finite(numbers: Mapping[str, float]) -> list[str]:
@@ -212,6 +217,20 @@ def _retain_lost(case: _Case) -> _Finding:
         f"{reference[key]:.1f} %: {outcome} (a loss of at most {limit:g} points is allowed)."
     )
     return _Finding(loss > limit, (sentence,), {"retain_loss": loss})
+
+
+def _too_much_forgotten(case: _Case) -> _Finding:
+    """What an oracle knows without having seen it is not to be lost."""
+    if case.whole or not case.oracle:
+        return _Finding(False)
+    key, limit = f"accuracy/{case.split}", LIMIT["forget_loss"]
+    loss = case.oracle[key] - case.unlearned[key]
+    sentence = (
+        f"On {_IMAGES[case.split]} to be forgotten the model is right on {case.unlearned[key]:.1f} "
+        f"%, the oracle, which never saw them, on {case.oracle[key]:.1f} %: too much is lost (a "
+        f"loss of at most {limit:g} points is allowed)."
+    )
+    return _Finding(loss > limit, (sentence,) * (loss > limit), {"forget_loss": loss})
 
 
 def _collapsed(case: _Case) -> _Finding:
@@ -339,9 +358,9 @@ def _lesser_share(shares: Mapping[str, Mapping[str, float]], sentences: Iterable
         for family, mean in sorted(means.items(), key=lambda item: item[1])
     ]
     first = (
-        "On images to be forgotten the features have moved from the original's to the oracle's: "
-        f"{', '.join(parts)}; at least {100 * limit:g} % of the way is needed, and past the oracle "
-        "counts as all of it."
+        "On images to be forgotten the features are away from the original's, in shares of the way "
+        f"that the oracle's are: {', '.join(parts)}; at least {100 * limit:g} % is needed, and "
+        "further counts as 100 %. That is not how near they are to the oracle's."
     )
     lesser = min(means.values())
     numbers = {"moved_share": lesser} | {f"moved_share/{f}": mean for f, mean in means.items()}
@@ -354,10 +373,10 @@ def _measured(case: _Case) -> list[Indicator]:
     models = (case.original, case.oracle, case.unlearned)
     found = [i for i in indicators(case.points, case.split) if all(i.key in m for m in models)]
     if not found and case.split == TRAIN:
-        raise ValueError(f"no verdict without {OF_SAMPLES.key}")
+        raise ValueError(f"without {OF_SAMPLES.key}")
     if not found:
         names = ", ".join(metric for metric, *_ in AT_POINTS)
-        raise ValueError(f"no verdict without one of {names} on {case.split} at the last points")
+        raise ValueError(f"without one of {names} on {case.split} at the last points")
     return found
 
 
@@ -371,6 +390,7 @@ _RULES: tuple[tuple[str, Callable[[_Case], _Finding]], ...] = (
     (DAMAGED, _broken),
     (DAMAGED, _retain_lost),
     (DAMAGED, _collapsed),
+    (DAMAGED, _too_much_forgotten),
     (NOT_FORGOTTEN, _still_known),
     (NOT_FORGOTTEN, _come_back),
     (SUPERFICIAL, _features_kept),

@@ -305,7 +305,7 @@ def _unequal(a: Mapping[str, float], b: Mapping[str, float]) -> str | None:
 
 def _two(model: str, old: Reference, run: Run) -> str:
     key = _unequal(old.numbers, run.models[model])
-    values = f"{old.numbers[key]:.4g} and {run.models[model][key]:.4g}"
+    values = f"{old.numbers[key]} and {run.models[model][key]}"  # they may be a bit apart
     return (
         f"The {model} of seed {run.seed} is not the same in {old.runs[0].source} and {run.source} "
         f"({key} is {values}); both are counted."

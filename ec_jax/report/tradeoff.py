@@ -23,9 +23,9 @@ INK = "#1b1f27"  # text and axes; a page puts its own colour in its place
 
 _WIDTH = 5.4  # inches
 _LONGEST = 60  # letters of a line of the legend
-# Okabe-Ito without black and yellow; colour and marker repeat after 5 and after 7 methods, so
-# that 35 are told apart.
-COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe-Ito without black and yellow, and a brown; colour and marker repeat after 6 and after 7
+# methods, so that 42 are told apart.
+COLOURS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B3A1E")
 MARKERS = ("^", "D", "v", "P", "X", "<", "*")
 
 
@@ -297,6 +297,7 @@ def _stages(
             axes.fill_between(at, low, high, color=look["color"], alpha=0.13, lw=0)
         said.append(f"{row.label}: {', '.join(f.plus_minus(2) for f in found)}")
     axes.set_xticks(range(len(keys)), comparison.points)
+    axes.set(ylabel=kind.title, xlabel="images to be forgotten; band: one standard deviation")
     room = 0.1 * (kind.top - lowest) or 0.1 * kind.top
     axes.set_ylim(lowest - room, kind.top + room / 2)
     legend(figure, handles)

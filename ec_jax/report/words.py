@@ -135,7 +135,7 @@ VERDICTS_OF_SAMPLES = {
     verdict.NOT_FORGOTTEN: "The model is more often right on the images to be forgotten than a "
     "network that never saw them.",
 }
-MOVED_MEMBERSHIP = "How far membership inference moved from the original's answers to the oracle's"
+MOVED_MEMBERSHIP = "How far membership inference left the original's answers, of the oracle's way"
 
 SPLITS = {
     "forget_train": "training images to be forgotten",
@@ -156,7 +156,8 @@ FAMILIES = {
 CHECKS = {
     "retain_loss": ("Accuracy lost on images to be kept", "at most"),
     "variance_share": ("Spread of the last features, as a share of the reference's", "at least"),
+    "forget_loss": ("Accuracy lost on images to be forgotten, of the oracle's", "at most"),
     "forget_excess": ("Accuracy on images to be forgotten, above the target's", "at most"),
-    "moved_share": ("How far the features moved from the original's to the oracle's", "at least"),
+    "moved_share": ("How far the features left the original's, of the oracle's way", "at least"),
     "similarity": ("Similarity of the last features to the original's (CKA)", "below"),
 }

@@ -107,7 +107,7 @@ def test_deciding_numbers_stand_beside_their_limits():
         "at most 5.0 points",
         "✓\xa0yes",
     ]
-    moved = "How far the features moved from the original's to the oracle's"
+    moved = "How far the features left the original's, of the oracle's way"
     assert shown[f"{moved}, by how well they tell the forgotten classes apart"] == [
         "57 %", "at least 50 %", "✓\xa0yes",
     ]  # fmt: skip
