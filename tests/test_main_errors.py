@@ -86,7 +86,7 @@ FLAGS = [
     ),
     (("--config=digits.py",), "'digits.py': no such file; did you mean 'configs/digits.py'?"),
     ((f"--config={CIFAR10}:nonsense",), "cifar10.py:nonsense'", "no scenario", "are one, three"),
-    ((f"{DIGITS}:one",), "digits.py:one'", "correct what follows the colon"),
+    ((f"{DIGITS}:one",), "digits.py:one'", "this file has no scenarios"),
 ]
 
 
