@@ -1,9 +1,11 @@
 """By what it is told whether features keep what was to be forgotten."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from ec_jax.evaluation.target import TEST, TRAIN
+from ec_jax.evaluation.thresholds import LIMIT
 
 SIMILARITY, SEPARABILITY, MEMBERSHIP = "similarity", "separability", "membership"
 
@@ -69,3 +71,21 @@ def indicators(points: Sequence[str], split: str) -> list[Indicator]:
         return [OF_SAMPLES]
     head = "accuracy of a new head trained on few images (recovery)"
     return [*at_points, Indicator("recovery/head/forget_test", head, 100.0, SEPARABILITY)]
+
+
+def least_difference(indicator: Indicator, a: float, b: float, images: int) -> float:
+    """How far apart the references must be for an indicator to count.
+
+    Args:
+      indicator: which.
+      a: the original's value, a fraction.
+      b: the oracle's.
+      images: of what is forgotten; 0: not known, and chance is not allowed for.
+    """
+    least = LIMIT["least_difference"]
+    if indicator.unit == 1.0 or not images:
+        return least
+    # One success and one failure more (Agresti and Caffo 2000): a share of 1 is not certain.
+    shares = [(x * images + 1) / (images + 2) for x in (a, b)]
+    error = math.sqrt(sum(x * (1 - x) for x in shares) / (images + 2))
+    return max(least, LIMIT["standard_errors"] * error)

@@ -3,9 +3,8 @@
 Rules, the first that holds decides:
 
 1. ``damaged``: a number is not finite, the retain set is predicted much worse, the features of a
-   split have collapsed to a point, or, where an oracle knows what is forgotten (samples, a
-   sub-class), that is predicted much worse than the oracle does: it was never to be unlearned so
-   far. First, as a ruined model forgets everything.
+   split have collapsed to a point, or samples or a sub-class are, of which an oracle knows much,
+   predicted much worse than the oracle does. First, as a ruined model forgets everything.
 2. ``not forgotten``: the forget set is predicted better than the oracle does, or a class that an
    earlier request forgot has come back.
 3. ``superficial``: the logits forget, but the features keep: at the last points they have moved
@@ -24,7 +23,7 @@ What the verdict cannot say:
   moved all the way. ``gap/representation``, ``rus/to_oracle`` and recovery tell them apart.
 - The retain side is judged by accuracy and spread alone; features of the retain set that have
   changed under an unchanged accuracy show in ``rus``.
-- One oracle is one draw: a second one, trained from another seed, shows how much it varies.
+- One oracle is one draw: a second one, of another seed, shows how much it varies.
 """
 
 import dataclasses
@@ -39,6 +38,7 @@ from ec_jax.evaluation.indicators import (
     SIMILARITY,
     Indicator,
     indicators,
+    least_difference,
 )
 from ec_jax.evaluation.target import BEFORE, TEST, TRAIN, forget_split
 from ec_jax.evaluation.thresholds import LIMIT
@@ -227,8 +227,8 @@ def _too_much_forgotten(case: _Case) -> _Finding:
     loss = case.oracle[key] - case.unlearned[key]
     sentence = (
         f"On {_IMAGES[case.split]} to be forgotten the model is right on {case.unlearned[key]:.1f} "
-        f"%, the oracle, which never saw them, on {case.oracle[key]:.1f} %: too much is lost (a "
-        f"loss of at most {limit:g} points is allowed)."
+        f"%, the oracle, which never saw them, on {case.oracle[key]:.1f} %: too much is lost (at "
+        f"most {limit:g} points are allowed)."
     )
     return _Finding(loss > limit, (sentence,) * (loss > limit), {"forget_loss": loss})
 
@@ -307,7 +307,7 @@ def _moved_too_little(case: _Case) -> _Finding:
         original, oracle, unlearned = (
             indicator.of(m) for m in (case.original, case.oracle, case.unlearned)
         )
-        if original - oracle <= _least_difference(indicator, original, oracle, case.images):
+        if original - oracle <= least_difference(indicator, original, oracle, case.images):
             equal.append(f"{indicator.words} ({original:.2f} and {oracle:.2f})")
             continue
         # Past the oracle is moved all the way; away from it, not at all.
@@ -326,17 +326,6 @@ def _moved_too_little(case: _Case) -> _Finding:
         sentences.insert(0, _NOTHING_TO_TELL)
         return _Finding(False, tuple(sentences))
     return _lesser_share(shares, sentences)
-
-
-def _least_difference(indicator: Indicator, a: float, b: float, images: int) -> float:
-    """How far apart the references must be for an indicator to count."""
-    least = LIMIT["least_difference"]
-    if indicator.unit == 1.0 or not images:
-        return least
-    # One success and one failure more (Agresti and Caffo 2000): a share of 1 is not certain.
-    shares = [(x * images + 1) / (images + 2) for x in (a, b)]
-    error = math.sqrt(sum(x * (1 - x) for x in shares) / (images + 2))
-    return max(least, LIMIT["standard_errors"] * error)
 
 
 def _counted(shares: Mapping[str, float]) -> str:
