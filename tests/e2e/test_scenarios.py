@@ -1,5 +1,6 @@
 """What is not whole classes, from the first training to the report: samples, and a sub-class."""
 
+import html
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ from small_run import small
 
 from ec_jax import config as config_lib
 from ec_jax.pipeline import Experiment
-from ec_jax.report import table
+from ec_jax.report import table, words
 
 pytestmark = pytest.mark.slow
 FORGOTTEN = {
@@ -75,6 +76,6 @@ def test_the_report_speaks_of_it(experiment):
     told = metrics(experiment)["scenario"]["forget"]
     assert f"Unlearning {told} in digits" in page
     if "images" in told:
-        assert "How far membership inference moved" in page
+        assert words.MOVED_MEMBERSHIP in html.unescape(page)
         assert "taken for never trained on (MIA), forget, train" in page
     assert (experiment.workdir / "cka.png").stat().st_size > 10_000
