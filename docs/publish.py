@@ -175,7 +175,7 @@ variants of EC have that of `ec`. Where the best trials collapse or damage the m
 or request they are passed over: with five methods on digits and four on Fashion-MNIST's
 classes (`passed_over` there), three of the five by held-out images (`--confirm=1,2`), the others,
 so far, by runs of the study. One seed is not enough to choose by: `finetune` on digits
-and `scrub` on three classes erase with one network and not with the next.
+and `scrub` on three classes forget with one network and not with the next.
 
 **Where EC was looked at more closely than others.** What was searched had been set after a first
 search on the same held-out images, in which many of the best settings lay at an edge; a dozen

@@ -152,7 +152,6 @@ def test_a_method_says_what_it_is(name):
     source = Path(module.__file__).read_text()
     doc = " ".join(ast.get_docstring(ast.parse(source)).split())
     assert "Source:" in doc
-    # The code of the first is the authors' own; the others are measured beside it.
     assert "published code" in doc
     assert len(source.splitlines()) < 200
 

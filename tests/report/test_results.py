@@ -25,7 +25,7 @@ SEARCHED = {
     for name, source in publish.SCENARIOS.items()
     if (study.RESULTS / "tuning" / f"{name}.json").is_file()
 }
-# What damages the model with every setting that was tried, and what the page says so of.
+# What damages the model with every setting that was tried (configs/fashion_mnist.py says so).
 DAMAGING = {"fashion_mnist_samples": ("boundary_shrink",)}
 CLASSES = [s for s in PUBLISHED if not s.endswith("_samples")]  # where an oracle knows nothing
 RUNS = [(s, run) for s in CLASSES for run in publish.load(s)]
@@ -261,13 +261,11 @@ def test_what_the_readme_says_of_three_classes_holds():
     assert "erased 2/3" in rows["ec_guided"].verdict()
     groups = study.kinds(rows)
     without = [n for kind in ("at the logits", "other methods") for n in groups[kind]]
-    gaps = {n: rows[n].spread("gap/representation").mean for n in (*without, "ec_guided")}
-    assert (
-        gaps["ec_guided"] - min(gaps.values())
-        < rows["ec_guided"].spread("gap/representation").deviation
-    )
+    gaps = {n: rows[n].spread("gap/representation").mean for n in without}
+    mine = rows["ec_guided"].spread("gap/representation")
+    assert abs(mine.mean - min(gaps.values())) < mine.deviation  # a tie
     anew = rows["scratch_matched_proxy"].spread("gap/representation").mean
-    assert anew < min(gaps.values())
+    assert anew < min(*gaps.values(), mine.mean)
 
 
 @pytest.mark.parametrize("name", publish.READING)
