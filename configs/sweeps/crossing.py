@@ -5,8 +5,8 @@ oracle's, each for an original (and an oracle) trained for half, once and twice 
 
 Command:  python -m ec_jax.sweep --config=configs/digits.py --sweep=configs/sweeps/crossing.py \
               --config.evaluation.metrics=accuracy,cka,knn,probe,variance,agreement,gap \
-              --workdir=runs/crossing/digits
-Measured: not yet.
+              --workdir=runs/study/crossing_digits
+Measured: digits, seeds 0 to 2 (docs/results.md).
 """
 
 LENGTHS = (0.5, 1.0, 2.0)  # times the config's epochs of the original

@@ -136,10 +136,16 @@ def test_a_grid_that_there_is_not_is_refused(tmp_path):
         publish.publish("lambda/digits", tmp_path)
 
 
+# Rows of which a cell failed, which the reading says.
+SHORT = {("crossing", "digits"): {"2x-ec_guided-2": (0, 1)}}
+
+
 @pytest.mark.parametrize(("grid", "scenario"), PUBLISHED)
 def test_a_published_grid_has_every_row_with_three_seeds(grid, scenario):
     config = recipes.complete(config_file.load(study.SCENARIOS[scenario]))
     rows = sweep.load_rows(str(ROOT / grids.SWEEPS[grid]), config)
     found = {name: row.seeds for name, row in grids.load(grid, scenario).items()}
     found = {name: seeds for name, seeds in found.items() if name not in grids.REFERENCES}
-    assert found == dict.fromkeys(rows, (0, 1, 2))
+    short = SHORT.get((grid, scenario), {})
+    assert found == dict.fromkeys(rows, (0, 1, 2)) | short
+    assert bool(short) == ("the features collapsed" in publish.READING[f"{grid}/{scenario}"])
