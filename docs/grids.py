@@ -28,6 +28,7 @@ DIFFERENCES = """\
 What a value changes, reckoned seed by seed: the row minus the default of the same seed.
 """
 REFERENCES = ("original", "oracle")
+SEEDS = 3
 BASE = {"guided": "guided=whole"}  # what a field's rows are compared with; the others: "default"
 COMPARED = (
     ("gap/representation", "gap, features", 3),
@@ -47,20 +48,26 @@ def take(grid: str, scenario: str, results: Iterable[Path]) -> None:
       results: the files ROW-seedN.json of a sweep.
     """
     rows: dict[str, dict[str, Any]] = {}
-    references: dict[str, dict[str, list]] = {name: {} for name in REFERENCES}
+    references: dict[str, dict[str, list]] = {}
     for path in sorted(results):
         row, _, seed = path.stem.rpartition("-seed")
         run, found = runs_lib.read(str(path)), table.judged(json.loads(path.read_text()))[0]
         verdict = {"verdict": found.name if found else ""}
         rows.setdefault(row, {})[seed] = _short(run, "unlearned", "method") | verdict
-        for name, seeds in references.items():
-            seeds.setdefault(seed, []).append(_short(run, name, name))
+        for name in REFERENCES:
+            shared = references.setdefault(_shared(grid, row) + name, {})
+            shared.setdefault(seed, []).append(_short(run, name, name))
     for name, seeds in references.items():
         if all(found[0] == other for found in seeds.values() for other in found):
             rows[name] = {seed: found[0] for seed, found in seeds.items()}
     target = study.RESULTS / grid / f"{scenario}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_json(target, {"schema": 1, "rows": rows})
+
+
+def _shared(grid: str, row: str) -> str:
+    """How the names begin of rows that have the same references: in a crossing, their length."""
+    return row.partition("-")[0] + "-" if grid == "crossing" else ""
 
 
 def _short(run: runs_lib.Run, model: str, kind: str) -> dict[str, float]:
@@ -118,14 +125,16 @@ def _value(row: Row) -> tuple[float, str]:
         return math.inf, value
 
 
-def crossing_lines(scenario: str) -> dict[float, dict[str, list[tuple[float, Spread]]]]:
-    """{length: {method: [(mean FLOPs in percent of the oracle's, closeness)]}}, cheapest first."""
+def crossing_lines(scenario: str) -> dict[float, dict[str, list[tuple[float, Spread, bool]]]]:
+    """{length: {method: [(mean FLOPs in percent of the oracle's, closeness, whether every seed's
+    model is whole)]}}, cheapest first."""
     out: dict[float, dict[str, list]] = {}
     for name, row in load("crossing", scenario).items():
         if row.kind != "method":
             continue
         length, method, _ = name.split("-")
-        point = row.spread("cost/flops").mean, row.spread("closeness/oracle")
+        whole = len(row.verdicts) == SEEDS and "damaged" not in row.verdicts
+        point = row.spread("cost/flops").mean, row.spread("closeness/oracle"), whole
         lines = out.setdefault(float(length.removesuffix("x")), {})
         lines.setdefault(method, []).append(point)
     for lines in out.values():
@@ -136,13 +145,15 @@ def crossing_lines(scenario: str) -> dict[float, dict[str, list[tuple[float, Spr
 
 def crossing_plot(scenario: str) -> Plot | None:
     """The figure; None where the grid was not run."""
-    found = crossing_lines(scenario)
+    found, rows = crossing_lines(scenario), load("crossing", scenario)
     order = ("scratch", *crossing.METHODS)
-    panels = {
-        f"{length:g} × the epochs": {n: lines[n] for n in order if n in lines}
-        for length, lines in found.items()
-    }
-    return costs.crossing(panels) if panels else None
+    panels, originals = {}, {}
+    for length, lines in found.items():
+        title = f"original trained {length:g} × its epochs"
+        panels[title] = {n: lines[n] for n in order if n in lines}
+        if original := rows.get(f"{length:g}x-original"):
+            originals[title] = original.spread("closeness/oracle").mean
+    return costs.crossing(panels, originals) if panels else None
 
 
 def shown(grid: str, scenario: str) -> str:

@@ -247,6 +247,12 @@ def forgets(row: Row) -> bool:
     return 2 * sum(verdict == "not forgotten" for verdict in row.verdicts) < len(row.verdicts)
 
 
+def works(row: Row) -> bool:
+    """With most seeds it forgets and leaves the model whole."""
+    failed = sum(verdict in ("not forgotten", "damaged") for verdict in row.verdicts)
+    return 2 * failed < len(row.verdicts)
+
+
 def summary(scenario: str) -> str:
     """What can be counted in the main table, in words."""
     mine = rows(scenario)
@@ -336,5 +342,6 @@ def pictures(scenario: str) -> dict[str, tradeoff.Plot]:
     }
     known = {n: p for n, p in points.items() if all(map(math.isfinite, p))}
     if len(known) > 1:
-        made[f"{scenario}_cost.png"] = costs.scatter(known, kinds(known))
+        failing = {n for n, row in rows(scenario).items() if row.verdicts and not works(row)}
+        made[f"{scenario}_cost.png"] = costs.scatter(known, kinds(known), failing)
     return made

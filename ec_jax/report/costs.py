@@ -1,6 +1,6 @@
 """Closeness to the oracle against the compute that it took."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,26 +14,36 @@ from ec_jax.report.tradeoff import COLOURS, INK, MARKERS, Plot, legend, new_figu
 
 _SMALLEST = 0.1  # percent: left of it everything is drawn there, as closed forms take next to none
 _LABEL = {"fontsize": 8, "color": INK, "textcoords": "offset points"}
+_HOLLOW = {"mfc": "white", "mew": 1.2}
+_EMPTY = {"color": INK, "marker": "o", "ls": "", "ms": 6, **_HOLLOW}  # what a legend shows of it
 _RIGHT = 20.0  # percent: names of what is right of it stand left of it, inside the axes
 
 
-def scatter(points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Sequence[str]]) -> Plot:
+def scatter(
+    points: Mapping[str, tuple[float, float]],
+    kinds: Mapping[str, Sequence[str]],
+    failing: Collection[str] = (),
+) -> Plot:
     """Methods of several kinds; those to which none is both nearer and cheaper are named.
 
     Args:
       points: {method: (FLOPs in percent of the oracle's, mean CKA to the oracle)}.
       kinds: {what they are: methods}.
+      failing: methods that do not forget or damage the model, drawn hollow and not named.
     """
     figure, axes = _axes()
     handles = {}
     for i, (kind, names) in enumerate(kinds.items()):
-        mine = [(max(points[n][0], _SMALLEST), points[n][1]) for n in names if n in points]
-        if mine:
-            look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-            (handles[kind],) = axes.plot(
-                *zip(*mine, strict=True), ls="", ms=7.5, mec="white", mew=0.7, **look
-            )
-    for name in _apart(best(points), points):
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ls": ""}
+        for name in (n for n in names if n in points):
+            x, y = points[name]
+            face = _HOLLOW if name in failing else {"mec": "white", "mew": 0.7}
+            axes.plot(max(x, _SMALLEST), y, ms=7.5, **look, **face)
+            handles[kind] = Line2D([], [], ms=7.5, **look)
+    if failing:
+        handles["does not forget, or damages"] = Line2D([], [], **_EMPTY)
+    whole = {name: point for name, point in points.items() if name not in failing}
+    for name in _apart(best(whole), whole):
         x, y = points[name]
         side = {"ha": "right", "xytext": (-5, 4)} if x > _RIGHT else {"xytext": (5, 4)}
         axes.annotate(name, (max(x, _SMALLEST), y), **_LABEL, **side)
@@ -43,12 +53,17 @@ def scatter(points: Mapping[str, tuple[float, float]], kinds: Mapping[str, Seque
     return Plot(figure, title, "", f"{title}. {listed}.")
 
 
-def crossing(panels: Mapping[str, Mapping[str, Sequence[tuple[float, Spread]]]]) -> Plot:
+def crossing(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, Spread, bool]]]],
+    originals: Mapping[str, float],
+) -> Plot:
     """Lines of closeness over compute, side by side, with the seeds' deviation around them.
 
     Args:
-      panels: {what differs: {method: [(FLOPs in percent of the oracle's, mean CKA to it)]}};
-        training from scratch is ``scratch``, in ink.
+      panels: {what differs: {method: [(FLOPs in percent of the oracle's, mean CKA to it, whether
+        every seed's model is whole; if not, it is drawn hollow)]}}; training from scratch is
+        ``scratch``, in ink.
+      originals: {what differs: mean CKA of the original to the oracle}.
     """
     figure = Figure(figsize=(3.3 * len(panels) + 0.6, 3.9), layout="constrained")
     FigureCanvasAgg(figure)
@@ -63,21 +78,28 @@ def crossing(panels: Mapping[str, Mapping[str, Sequence[tuple[float, Spread]]]])
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
+        if title in originals:
+            axes.axhline(originals[title], color=INK, lw=1.2, ls=":", zorder=1)
         for name, points in lines.items():
             x, y = [p[0] for p in points], [p[1].mean for p in points]
             away = [p[1].deviation or 0.0 for p in points]
             axes.plot(x, y, ms=6, mec="white", mew=0.7, **looks[name])
+            if broken := [p for p in points if not p[2]]:
+                at = [p[0] for p in broken], [p[1].mean for p in broken]
+                axes.plot(*at, ms=6, **looks[name] | {"ls": ""}, **_HOLLOW)
             low, high = ([m + s * d for m, d in zip(y, away, strict=True)] for s in (-1, 1))
             axes.fill_between(x, low, high, color=looks[name]["color"], alpha=0.12, lw=0)
             listed = ", ".join(f"{a:.3g} %: {b:.3f}" for a, b in zip(x, y, strict=True))
             said.append(f"{title}, {name}: {listed}")
     row[0].set_ylabel("mean CKA to the oracle")
     handles = dict(zip(names, (Line2D([], [], **looks[n]) for n in names), strict=True))
+    handles["the original"] = Line2D([], [], color=INK, lw=1.2, ls=":")
+    handles["a seed's model damaged or lost"] = Line2D([], [], **_EMPTY)
     figure.legend(
         handles.values(),
         handles,
         loc="outside lower center",
-        ncols=len(names),
+        ncols=len(handles),
         frameon=False,
         labelcolor=INK,
     )

@@ -29,5 +29,15 @@ def test_every_method_is_drawn_and_said():
     assert all(f"{name}: " in plot.alt for name in POINTS)
 
 
+def test_what_fails_is_drawn_hollow_and_not_named():
+    plot = costs.scatter(POINTS, KINDS, failing={"near"})
+    (axes,) = plot.figure.axes
+    assert {text.get_text() for text in axes.texts} == {"cheap", "twin"}
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xydata()[0]) for line in hollow] == [[50.0, 0.9]]
+    shown = [text.get_text() for text in plot.figure.legends[0].get_texts()]
+    assert shown == ["first", "second", "does not forget, or damages"]
+
+
 def test_equals_do_not_beat_each_other():
     assert costs.best({"a": (1.0, 0.5), "b": (1.0, 0.5)}) == ["a", "b"]

@@ -55,9 +55,9 @@ def publishing(tmp_path, monkeypatch):
     return publish_rows
 
 
-def numbers(files, run, key):
+def numbers(files, run, key, model="unlearned"):
     found = (json.loads((files / f"{run}-seed{seed}.json").read_text()) for seed in range(3))
-    return [metrics["models"]["unlearned"][key] for metrics in found]
+    return [metrics["models"][model][key] for metrics in found]
 
 
 def test_a_grids_numbers_are_those_of_its_cells(publishing):
@@ -106,19 +106,25 @@ def test_the_crossing_has_a_panel_a_length_and_a_line_a_method(publishing):
     found = grids.crossing_lines("digits")
     assert list(found) == [0.5, 1.0]
     assert found[1.0].keys() == {"ec", "scratch"}
-    assert [x for x, _ in found[1.0]["ec"]] == sorted(x for x, _ in found[1.0]["ec"])
+    assert [x for x, *_ in found[1.0]["ec"]] == sorted(x for x, *_ in found[1.0]["ec"])
     (plot,) = grids.pictures("crossing", "digits").values()
     half, whole = plot.figure.axes
-    assert "0.5 × the epochs" in half.texts[0].get_text()
+    assert "trained 0.5 × its epochs" in half.texts[0].get_text()
     near = np.mean(numbers(files, "scratch_matched_ec", "closeness/oracle"))
-    assert half.lines[0].get_ydata() == pytest.approx([near], abs=1e-5)
-    assert len(whole.lines) == 2
+    original, line = half.lines[:2]
+    assert line.get_ydata() == pytest.approx([near], abs=1e-5)
+    before = np.mean(numbers(files, "ec", "closeness/oracle", "original"))
+    assert original.get_ydata()[0] == pytest.approx(before, abs=1e-5)
+    assert len(whole.lines) == 3
     assert f"{near:.3f}" in plot.alt
 
 
 def test_a_band_is_as_wide_as_the_seeds_deviate():
-    points = {"a": [(1.0, spread([0.5, 0.7])), (10.0, spread([0.8]))]}
-    (axes,) = costs.crossing({"": points}).figure.axes
+    points = {"a": [(1.0, spread([0.5, 0.7]), True), (10.0, spread([0.8]), False)]}
+    (axes,) = costs.crossing({"": points}, {}).figure.axes
+    line, hollow = axes.lines
+    assert (list(line.get_xdata()), list(hollow.get_xdata())) == ([1.0, 10.0], [10.0])
+    assert hollow.get_markerfacecolor() == "white"
     (band,) = axes.collections
     heights = band.get_paths()[0].vertices[:, 1]
     deviation = np.std([0.5, 0.7], ddof=1)
@@ -145,7 +151,7 @@ def test_a_published_grid_has_every_row_with_three_seeds(grid, scenario):
     config = recipes.complete(config_file.load(study.SCENARIOS[scenario]))
     rows = sweep.load_rows(str(ROOT / grids.SWEEPS[grid]), config)
     found = {name: row.seeds for name, row in grids.load(grid, scenario).items()}
-    found = {name: seeds for name, seeds in found.items() if name not in grids.REFERENCES}
+    found = {name: seeds for name, seeds in found.items() if not name.endswith(grids.REFERENCES)}
     short = SHORT.get((grid, scenario), {})
     assert found == dict.fromkeys(rows, (0, 1, 2)) | short
     assert bool(short) == ("the features collapsed" in publish.READING[f"{grid}/{scenario}"])
