@@ -125,14 +125,16 @@ gap in the features differs from seed to seed by .01 to .05. What can be told:
   *erased* with all seeds, oracles aside, loses 5 to 12 points on the *kept* training images, too:
   the oracle names 99.4 % of them, `ec_guided` 91.9, `finetune` 90.3, `scar` 94.4, a network trained
   from scratch for as many FLOPs as `ec_guided` 93.5. On test images that costs from nothing to 3.9
-  points: `ec_guided` .6 and `finetune`, at a fifth of the FLOPs, 1.0, not told apart by these seeds.
+  points: `ec_guided` .6 and `finetune`, at a fifth of the FLOPs, 1.0, not told apart by these
+  seeds.
 - So no method brings the answers to the oracle's. At the logits the original is 3.7 ± .3 points
   away, all of it by the forgotten images; no method is under 3.1, mostly by the kept ones. Further
   oracles have .5 to .8, rows from scratch 2.2 to 7.2.
-- **The nearest in the features is `unsir`**, .031 ± .010, and with EC added .022 ± .009, for 2.8 and
-  2.1 points and 26 and 54 % of the FLOPs; from scratch for 44 % it is .031 ± .009, for .3 points.
-  `l1_sparse` follows, .041 ± .032, not told apart from `salun` or `ec_guided`. No setting of `unsir`
-  passes on held-out images: two damage the model of seed 0, four that of seed 1, and two fail there.
+- **The nearest in the features is `unsir`**, .031 ± .010, and with EC added .022 ± .009, for 2.8
+  and 2.1 points and 26 and 54 % of the FLOPs; from scratch for 44 % it is .031 ± .009, for .3
+  points. `l1_sparse` follows, .041 ± .032, not told apart from `salun` or `ec_guided`. No setting
+  of `unsir` passes on held-out images: two damage the model of seed 0, four that of seed 1, and two
+  fail there.
 - EC on top lowers the similarity to the original by more than .01 and clearly for two hosts:
   `contrastive`, which does not forget with it either, and `gradient_ascent`, for 5.6 points. It
   gives back .6 to 1.4 points of retain accuracy to `finetune`, `l1_sparse`, `salun` and `cola` at
@@ -147,14 +149,15 @@ gap in the features differs from seed to seed by .01 to .05. What can be told:
 How to read it: CKA to the oracle on images to be forgotten, mean and standard deviation over the
 seeds. Every method runs a quarter, half, once and twice its recipe's steps, and training from
 scratch 5 to 80 % of the oracle's updates, beside an original (and an oracle) that were trained for
-half, once and twice their epochs. Hollow is a point of which a model is damaged; of guided EC's last
-one in the third panel a model is lost: with one seed the features collapsed, and the run stopped.
-Right of 100 % unlearning is dearer than retraining.
+half, once and twice their epochs. Hollow is a point of which a model is damaged; of guided EC's
+last one in the third panel a model is lost: with one seed the features collapsed, and the run
+stopped. Right of 100 % unlearning is dearer than retraining.
 
-- **By CKA unlearning does not begin to pay on digits, at any length.** No point is above that of
-  5 % from scratch, the least that was tried; one equals it (`cola`, once its steps: the run for which
+- **By CKA unlearning does not begin to pay on digits, at any length.** No point is above that of 5
+  % from scratch, the least that was tried; one equals it (`cola`, once its steps: the run for which
   it was picked), eight more lie within the seeds' spread. From scratch for 5 % keeps 95.9, 97.5 and
-  98.6 % of retained images right. By the gap in the features `cola` is mostly not told apart from it.
+  98.6 % of retained images right. By the gap in the features `cola` is mostly not told apart from
+  it.
 - Below 5 % nothing from scratch was run; `cola` with half its steps, 3.4 % of the twice as long
   retraining, is *erased* with every seed and keeps 97.5 %.
 - EC goes away from the oracle the longer it runs, from once to twice its steps hardly in the first
