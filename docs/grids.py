@@ -28,7 +28,6 @@ DIFFERENCES = """\
 What a value changes, reckoned seed by seed: the row minus the default of the same seed.
 """
 REFERENCES = ("original", "oracle")
-SEEDS = 3
 BASE = {"guided": "guided=whole"}  # what a field's rows are compared with; the others: "default"
 COMPARED = (
     ("gap/representation", "gap, features", 3),
@@ -133,7 +132,7 @@ def crossing_lines(scenario: str) -> dict[float, dict[str, list[tuple[float, Spr
         if row.kind != "method":
             continue
         length, method, _ = name.split("-")
-        whole = len(row.verdicts) == SEEDS and "damaged" not in row.verdicts
+        whole = len(row.verdicts) == study.SEEDS and "damaged" not in row.verdicts
         point = row.spread("cost/flops").mean, row.spread("closeness/oracle"), whole
         lines = out.setdefault(float(length.removesuffix("x")), {})
         lines.setdefault(method, []).append(point)

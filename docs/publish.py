@@ -153,11 +153,11 @@ half, once and twice their epochs. Hollow is a point of which a model is damaged
 last one in the third panel a model is lost: with one seed the features collapsed, and the run
 stopped. Right of 100 % unlearning is dearer than retraining.
 
-- **By CKA unlearning does not begin to pay on digits, at any length.** No point is above that of 5
-  % from scratch, the least that was tried; one equals it (`cola`, once its steps: the run for which
-  it was picked), eight more lie within the seeds' spread. From scratch for 5 % keeps 95.9, 97.5 and
-  98.6 % of retained images right. By the gap in the features `cola` is mostly not told apart from
-  it.
+- **By CKA unlearning does not begin to pay on digits, at any length.** No point is above that of
+  5 % from scratch, the least that was tried; one equals it (`cola`, once its steps: the run for
+  which it was picked), eight more lie within the seeds' spread. From scratch for 5 % keeps 95.9,
+  97.5 and 98.6 % of retained images right. By the gap in the features `cola` is mostly not told
+  apart from it.
 - Below 5 % nothing from scratch was run; `cola` with half its steps, 3.4 % of the twice as long
   retraining, is *erased* with every seed and keeps 97.5 %.
 - EC goes away from the oracle the longer it runs, from once to twice its steps hardly in the first

@@ -33,6 +33,7 @@ SHOWN = (  # in pictures, which more would fill
 LOGITS = (*methods.LOGITS, "delete")  # they say what the output must be, and nothing of features
 FURTHER = ("oracle_same_start", "oracle_b", "oracle_c")
 SHIPPED = "ec_guided"  # of EC's variants
+SEEDS = 3  # of a whole row
 UNCOUNTED = ("references", "controls")
 SMALL = 0.001  # a smaller difference is none
 SEEN = 0.01  # a smaller fall in CKA is none
@@ -131,7 +132,7 @@ def rows_table(groups: Mapping[str, Iterable[Row]]) -> str:
     for title, found in groups.items():
         lines.append([f"*{title}*", *[""] * (len(head) - 1)])
         for row in found:
-            whole = len(row.seeds) == 3 or row.kind != "method"
+            whole = len(row.seeds) == SEEDS or row.kind != "method"
             label = row.label if whole else f"{row.label} (n={len(row.seeds)})"
             cells = [comparison.cell(row.spread(key), digits).text for key, _, digits in columns]
             lines.append([markup.markdown_escape(label), row.verdict() or "–", *cells])

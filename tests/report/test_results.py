@@ -253,6 +253,49 @@ def test_training_from_scratch_costs_what_it_is_compared_with(scenario, scratch,
     assert spent[0] == pytest.approx(spent[1], rel=0.06)
 
 
+WORDS = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def test_what_the_head_says_of_recipes_is_in_the_searches():
+    all_of, shown = {}, {}
+    for scenario in SEARCHED:
+        search = json.loads((study.RESULTS / "tuning" / f"{scenario}.json").read_text())
+        chosen = json.loads((ROOT / "configs" / "recipes" / f"{scenario}.json").read_text())
+        over = {
+            name: found
+            for name, found in search["passed_over"].items()
+            if chosen[name] not in [p["settings"] for p in found]
+        }
+        by_held_out = [
+            name
+            for name, found in over.items()
+            if any(re.match("(damaged|failed) with seed", p["why"]) for p in found)
+        ]
+        all_of[scenario], shown[scenario] = WORDS[len(over)], WORDS[len(by_held_out)]
+    said = " ".join(publish.HEAD.split())
+    three, samples = "fashion_mnist_three", "fashion_mnist_samples"
+    assert (
+        f"with {all_of['digits']} methods on digits, {all_of[three]} on Fashion-MNIST's classes "
+        f"and {all_of[samples]} on its samples"
+    ) in said
+    assert shown[samples] == all_of[samples]
+    assert (
+        f"of {shown['digits']} on digits, {shown[three]} on classes and all {shown[samples]} on"
+    ) in said
+
+
+def test_what_the_head_says_of_samples_is_in_the_files():
+    rows = study.rows("fashion_mnist_samples")
+    groups = study.kinds(rows)
+    without = [n for kind in ("at the logits", "other methods") for n in groups[kind]]
+    erased = [n for n in without if set(rows[n].verdicts) == {"erased"} and n != "proxy_distill"]
+    said = " ".join(publish.HEAD.split())
+    assert f"so do {WORDS[len(erased)]} methods without a proxy" in said
+    assert rows["ec"].verdict() == "not forgotten 3/3"
+    assert rows["ec_guided"].verdict() == "erased 3/3"
+    assert {"finetune", "scar"} <= set(erased)  # which the README names
+
+
 def test_what_the_readme_says_of_three_classes_holds():
     rows = study.rows("fashion_mnist_three")
     assert rows["ec"].verdict() == "superficial 3/3"
