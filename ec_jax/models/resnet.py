@@ -1,7 +1,8 @@
-"""ResNet with the CIFAR stem, sowing the activation of every stage.
+"""ResNet, sowing the activation of every stage.
 
-Sources: He et al. 2016 (arXiv 1512.03385): basic and bottleneck blocks, the
-3x3 stem without pooling for small images (their section 4.2).
+Sources: He et al. 2016 (arXiv 1512.03385): basic and bottleneck blocks, the 7x7 stem with pooling
+for ImageNet, the 3x3 stem without it for small images (their section 4.2). The stride of a
+bottleneck is in its 3x3 convolution, as in torchvision and timm.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,10 @@ STAGE_SIZES: dict[int, tuple[tuple[int, ...], bool]] = {
     34: ((3, 4, 6, 3), False),
     44: ((7, 7, 7), False),
     50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
 }
+STEMS = ("cifar", "imagenet")
+PADDINGS = ("same", "symmetric")
 
 BOTTLENECK_EXPANSION = 4
 
@@ -50,6 +54,11 @@ def replace_sown(_, new):
     return new
 
 
+def pad(kind: str, kernel: int) -> Any:
+    """The padding of a convolution: XLA's, or PyTorch's with as many zeros on both sides."""
+    return "SAME" if kind == "same" else 2 * [(kernel // 2, kernel // 2)]
+
+
 class Block(nn.Module):
     """A residual block: two 3x3 convolutions, or the 1x1-3x3-1x1 bottleneck."""
 
@@ -58,6 +67,7 @@ class Block(nn.Module):
     bottleneck: bool
     dtype: Any
     axis_name: str | None = None
+    padding: str = "same"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -74,14 +84,15 @@ class Block(nn.Module):
         for i, (width, kernel, strides) in enumerate(layers):
             if i:
                 y = nn.relu(y)
-            y = norm()(conv(width, (kernel, kernel), strides)(y))
+            padding = pad(self.padding, kernel)
+            y = norm()(conv(width, (kernel, kernel), strides, padding=padding)(y))
         if x.shape != y.shape:
             x = norm()(conv(out, (1, 1), stride)(x))
         return nn.relu(x + y)
 
 
 class ResNet(nn.Module):
-    """ResNet for small images.
+    """ResNet.
 
     Attributes:
       num_classes: outputs of the head.
@@ -89,6 +100,10 @@ class ResNet(nn.Module):
       width: channels of the first stage; doubled at every further one.
       dtype: compute type; parameters and logits are float32.
       axis_name: device axis over which BatchNorm's training statistics are averaged.
+      stem: ``cifar`` (3x3) or ``imagenet`` (7x7 and 3x3 pooling, either with stride 2).
+      padding: where a stride leaves a pixel over, ``same`` pads at the end alone and
+        ``symmetric`` on both sides, as PyTorch does.
+      remat: blocks keep nothing for the gradient but their input, and are computed again.
 
     Sows into ``intermediates``: one array [b, h, w, c] a stage under the stage's
     name, and ``pooled`` [b, c], the feature that the head reads.
@@ -99,6 +114,9 @@ class ResNet(nn.Module):
     width: int = 16
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    stem: str = "cifar"
+    padding: str = "same"
+    remat: bool = False
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -121,14 +139,16 @@ class ResNet(nn.Module):
         if after is None:
             x = self._stem(x, train)
         done = self.points.index(after) + 1 if after else 0
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for i, blocks in list(enumerate(sizes))[done:]:
             for j in range(blocks):
-                x = Block(
+                x = block(
                     width=self.width * 2**i,
                     stride=2 if i and not j else 1,
                     bottleneck=bottleneck,
                     dtype=self.dtype,
                     axis_name=self.axis_name,
+                    padding=self.padding,
                     name=f"{self.points[i]}_block{j + 1}",
                 )(x, train)
             self.sow("intermediates", self.points[i], x, reduce_fn=replace_sown)
@@ -138,10 +158,21 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(pooled)
 
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
+        small = self.stem == "cifar"
+        kernel, stride = (3, 1) if small else (7, 2)
         x = nn.Conv(
-            self.width, (3, 3), use_bias=False, dtype=self.dtype, kernel_init=conv_init, name="stem"
+            self.width,
+            (kernel, kernel),
+            stride,
+            padding=pad(self.padding, kernel),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=conv_init,
+            name="stem",
         )(x)
-        return nn.relu(batch_norm(train, self.axis_name, self.dtype, name="stem_norm")(x))
+        x = nn.relu(batch_norm(train, self.axis_name, self.dtype, name="stem_norm")(x))
+        # Padding is with -inf, so that it never is the largest.
+        return x if small else nn.max_pool(x, (3, 3), (2, 2), pad(self.padding, 3))
 
 
 def points(depth: int) -> Sequence[str]:

@@ -1,0 +1,107 @@
+"""ConvNeXt, sowing the map of every stage.
+
+Source: Liu et al. 2022 (arXiv 2201.03545). Depth 18 with width 96 is ConvNeXt-T.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ec_jax.models import transformer
+from ec_jax.models.resnet import replace_sown
+
+STAGE_SIZES = {4: (1, 1, 1, 1), 18: (3, 3, 9, 3), 36: (3, 3, 27, 3)}  # depth -> blocks a stage
+POINTS = ("stage1", "stage2", "stage3", "stage4")
+_EPSILON = 1e-6
+_KERNEL = 7
+_SCALE = 1e-6  # at which every block starts
+
+
+class Block(nn.Module):
+    """x + scale · mlp(norm(depthwise convolution(x)))."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, h, w, c], as it came in."""
+        c = x.shape[-1]
+        y = nn.Conv(
+            c,
+            (_KERNEL, _KERNEL),
+            feature_group_count=c,
+            dtype=self.dtype,
+            kernel_init=transformer.init,
+            name="conv",
+        )(x)
+        y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(y)
+        y = transformer.MLP(self.dtype, name="mlp")(y)
+        scale = self.param("scale", nn.initializers.constant(_SCALE), (c,))
+        return x + scale.astype(self.dtype) * y
+
+
+class ConvNeXt(nn.Module):
+    """ConvNeXt.
+
+    Attributes:
+      num_classes: outputs of the head.
+      depth: a key of ``STAGE_SIZES``.
+      width: channels of the first stage, doubled at every further one.
+      patch: pixels along the side of a patch.
+      dtype: compute type; parameters and logits are float32.
+      remat: blocks keep nothing for the gradient but their input, and are computed again.
+
+    Sows into ``intermediates``: the map [b, h, w, c] of every stage and ``pooled`` [b, c], the
+    normalised mean of the last one that the head reads.
+    """
+
+    num_classes: int
+    depth: int = 18
+    width: int = 96
+    patch: int = 4
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Names of the supervision points, first to last."""
+        return POINTS
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels at every supervision point."""
+        return tuple(self.width * 2**i for i in range(len(POINTS)))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much every point's map is smaller than the last one's before it."""
+        return (1, 2, 2, 2)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, after: str | None = None) -> jax.Array:
+        """Maps normalised images [b, h, w, channels] to float32 logits [b, num_classes].
+
+        With ``after``, x is the activation of that point and only the later layers run.
+        """
+        del train  # nothing here behaves otherwise in training
+        norm = partial(nn.LayerNorm, epsilon=_EPSILON)
+        conv = partial(nn.Conv, padding="VALID", dtype=self.dtype, kernel_init=transformer.init)
+        if after is None:
+            side = (self.patch, self.patch)
+            x = conv(self.width, side, side, name="stem")(x)
+            x = norm(dtype=self.dtype, name="stem_norm")(x)
+        make = nn.remat(Block) if self.remat else Block
+        done = POINTS.index(after) + 1 if after else 0
+        for i, blocks in list(enumerate(STAGE_SIZES[self.depth]))[done:]:
+            if i:
+                x = norm(dtype=self.dtype, name=f"{POINTS[i]}_norm")(x)
+                x = conv(self.widths[i], (2, 2), (2, 2), name=f"{POINTS[i]}_merge")(x)
+            for j in range(blocks):
+                x = make(self.dtype, name=f"{POINTS[i]}_block{j + 1}")(x)
+            self.sow("intermediates", POINTS[i], x, reduce_fn=replace_sown)
+        pooled = norm(name="norm")(x.astype(jnp.float32).mean((1, 2)))
+        self.sow("intermediates", "pooled", pooled, reduce_fn=replace_sown)
+        return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(pooled)

@@ -1,0 +1,200 @@
+"""Weights of PyTorch's models as ours, and ours as theirs; arrays alone, no PyTorch needed."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from ec_jax.models import convnext, resnet, swin
+from ec_jax.models.torch_layouts import LAYOUTS, TURNS, Architecture, entries
+
+Variables = dict[str, Any]
+State = dict[str, np.ndarray]
+# Buffers that hold nothing learned: they follow from the architecture.
+_DERIVED = re.compile(r"(^|\.)(num_batches_tracked|relative_position_index|attn_mask)$")
+_ALIASES = (  # of the CIFAR ResNets that are passed around
+    (re.compile(r"^(layer\d+\.\d+)\.shortcut\."), r"\1.downsample."),
+    (re.compile(r"^linear\."), "fc."),
+)
+_SHOWN = 8  # names in a message
+
+
+class UnknownWeightsError(ValueError):
+    """A state dict that is no network of ours; the message names what does not fit."""
+
+
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
+    """The network that a state dict is of.
+
+    Args:
+      shapes: {name: shape} of its arrays, wrappers and prefixes taken off.
+
+    Raises:
+      UnknownWeightsError: it is none of ours.
+    """
+    shapes = {_name(key): shape for key, shape in shapes.items()}
+    for find in (_resnet, _vit, _swin, _convnext):
+        try:
+            if found := find(shapes):
+                return found
+        except (KeyError, ValueError, IndexError) as error:
+            why = f"it has names of a {find.__name__[1:]}, but {error} is missing or has no such depth"
+            raise UnknownWeightsError(why) from error
+    names = ", ".join(list(shapes)[:_SHOWN])
+    raise UnknownWeightsError(f"none of {', '.join(LAYOUTS)} has such names: {names}, …")
+
+
+def _name(key: str) -> str:
+    for pattern, name in _ALIASES:
+        key = pattern.sub(name, key)
+    return key
+
+
+def _count(shapes: Iterable[str], pattern: str) -> int:
+    """How many different first groups of the pattern there are."""
+    found = (re.match(pattern, key) for key in shapes)
+    return len({match.group(1) for match in found if match})
+
+
+def _depth_of(sizes: Mapping[int, Any], blocks: tuple[int, ...]) -> int:
+    return next(depth for depth, found in sizes.items() if found == blocks)
+
+
+def _stages(shapes: Mapping[str, Any], pattern: str, numbers: Iterable[int]) -> tuple[int, ...]:
+    return tuple(_count(shapes, pattern.format(i)) for i in numbers)
+
+
+def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
+    if "layer1.0.conv1.weight" not in shapes:
+        return None
+    counts = _stages(shapes, r"layer{}\.(\d+)\.", range(1, 6))
+    blocks = tuple(c for c in counts if c)
+    kind = (blocks, "layer1.0.conv3.weight" in shapes)
+    depths = [depth for depth, found in resnet.STAGE_SIZES.items() if found == kind]
+    if not depths:
+        raise ValueError(f"a depth of {blocks} blocks")
+    stem = shapes["conv1.weight"]
+    return Architecture(
+        "resnet",
+        depths[0],
+        stem[0],
+        shapes["fc.weight"][0],
+        "torchvision",
+        stem="cifar" if stem[-1] == 3 else "imagenet",
+    )
+
+
+def _vit(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
+    if "encoder.pos_embedding" in shapes:
+        layout, stem, head = "torchvision", "conv_proj.weight", "heads.head.weight"
+        depth = _count(shapes, r"encoder\.layers\.encoder_layer_(\d+)\.")
+    elif "cls_token" in shapes and "pos_embed" in shapes:
+        layout, stem, head = "timm", "patch_embed.proj.weight", "head.weight"
+        depth = _count(shapes, r"blocks\.(\d+)\.")
+    else:
+        return None
+    width, patch = shapes[stem][0], shapes[stem][-1]
+    return Architecture("vit", depth, width, shapes[head][0], layout, patch=patch)
+
+
+def _swin(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
+    if "features.1.0.attn.qkv.weight" in shapes:
+        layout, stem, head = "torchvision", "features.0.0.weight", "head.weight"
+        blocks = _stages(shapes, r"features\.{}\.(\d+)\.", (1, 3, 5, 7))
+    elif "layers.0.blocks.0.attn.qkv.weight" in shapes:
+        layout = "microsoft" if "layers.0.downsample.norm.weight" in shapes else "timm"
+        head = "head.weight" if layout == "microsoft" else "head.fc.weight"
+        stem = "patch_embed.proj.weight"
+        blocks = _stages(shapes, r"layers\.{}\.blocks\.(\d+)\.", range(4))
+    else:
+        return None
+    depths = [depth for depth, found in swin.STAGE_SIZES.items() if found == blocks]
+    if not depths:
+        raise ValueError(f"a depth of {blocks} blocks")
+    width, patch = shapes[stem][0], shapes[stem][-1]
+    return Architecture("swin", depths[0], width, shapes[head][0], layout, patch=patch)
+
+
+def _convnext(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
+    if "features.1.0.block.0.weight" in shapes:
+        layout, stem, head = "torchvision", "features.0.0.weight", "classifier.2.weight"
+        blocks = _stages(shapes, r"features\.{}\.(\d+)\.", (1, 3, 5, 7))
+    elif "stages.0.blocks.0.conv_dw.weight" in shapes:
+        layout, stem, head = "timm", "stem.0.weight", "head.fc.weight"
+        blocks = _stages(shapes, r"stages\.{}\.blocks\.(\d+)\.", range(4))
+    elif "stages.0.0.dwconv.weight" in shapes:
+        layout, stem, head = "facebook", "downsample_layers.0.0.weight", "head.weight"
+        blocks = _stages(shapes, r"stages\.{}\.(\d+)\.", range(4))
+    else:
+        return None
+    depths = [depth for depth, found in convnext.STAGE_SIZES.items() if found == blocks]
+    if not depths:
+        raise ValueError(f"a depth of {blocks} blocks")
+    width, patch = shapes[stem][0], shapes[stem][-1]
+    return Architecture("convnext", depths[0], width, shapes[head][0], layout, patch=patch)
+
+
+def to_variables(state: Mapping[str, np.ndarray], architecture: Architecture) -> Variables:
+    """Our backbone's float32 {"params", "batch_stats"} of a state dict.
+
+    Args:
+      state: {name: array}, wrappers and prefixes taken off.
+      architecture: as ``recognise`` gives it.
+
+    Raises:
+      UnknownWeightsError: names are missing or left over; all are counted, the first shown.
+    """
+    state = {_name(key): array for key, array in state.items()}
+    table = entries(architecture.name, architecture.depth, architecture.layout)
+    wanted = {theirs for _, theirs, _ in table}
+    missing = [key for key in wanted if key not in state]
+    left = [key for key in state if key not in wanted and not _DERIVED.search(key)]
+    if missing or left:
+        raise UnknownWeightsError("; ".join(filter(None, (
+            _listed("missing", sorted(missing)), _listed("unknown", sorted(left))
+        ))))
+    flat = {ours: _ours(state[theirs], kind) for ours, theirs, kind in table}
+    return {"batch_stats": {}, **traverse_util.unflatten_dict(flat)}
+
+
+def _ours(array: np.ndarray, kind: str) -> np.ndarray:
+    return np.ascontiguousarray(TURNS[kind][0](np.asarray(array, np.float32)))
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{what}: {', '.join(names[:_SHOWN])}{more}"
+
+
+def to_state(variables: Variables, architecture: Architecture) -> State:
+    """The state dict that PyTorch's own class loads, buffers and all.
+
+    Args:
+      variables: the backbone's {"params", "batch_stats"}.
+      architecture: of the network; its layout says whose names are wanted.
+    """
+    flat = traverse_util.flatten_dict(variables)
+    table = entries(architecture.name, architecture.depth, architecture.layout)
+    state = {theirs: _theirs(flat[ours], kind) for ours, theirs, kind in table}
+    return state | _buffers(state, architecture)
+
+
+def _theirs(array: Any, kind: str) -> np.ndarray:
+    return np.ascontiguousarray(TURNS[kind][1](np.asarray(array, np.float32)))
+
+
+def _buffers(state: State, architecture: Architecture) -> State:
+    """What PyTorch's classes keep beside what is learned."""
+    found = {}
+    for key in state:
+        stem, _, last = key.rpartition(".")
+        if last == "running_mean":
+            found[f"{stem}.num_batches_tracked"] = np.zeros((), np.int64)
+        if last == "relative_position_bias_table" and architecture.layout == "torchvision":
+            index = swin.offsets().astype(np.int64).reshape(-1)
+            found[f"{stem}.relative_position_index"] = index
+    return found

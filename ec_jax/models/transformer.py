@@ -1,0 +1,87 @@
+"""What vision transformers are made of: attention, the block of two residual branches.
+
+Sources: Vaswani et al. 2017 (arXiv 1706.03762) for attention, Dosovitskiy et al. 2021 (arXiv
+2010.11929) for the block with normalisation first.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+MLP_RATIO = 4
+init = nn.initializers.truncated_normal(0.02)
+
+
+def dense(features: int, dtype: Any, **kwargs) -> nn.Dense:
+    """A linear layer as transformers start it."""
+    return nn.Dense(features, dtype=dtype, kernel_init=init, **kwargs)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU with the error function itself, as PyTorch's default is."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def attend(qkv: jax.Array, heads: int, bias: jax.Array | None = None) -> jax.Array:
+    """Softmax attention among tokens, the softmax in float32.
+
+    Args:
+      qkv: [b, n, 3c], queries, keys and values side by side.
+      heads: among which c is divided.
+      bias: added to the scaled products, [b or 1, heads, n, n]; None for none.
+
+    Returns:
+      [b, n, c].
+    """
+    b, n, c = *qkv.shape[:2], qkv.shape[2] // 3
+    q, k, v = (part.reshape(b, n, heads, c // heads) for part in jnp.split(qkv, 3, -1))
+    return jax.nn.dot_product_attention(q, k, v, bias=bias).reshape(b, n, c)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over [b, n, c]."""
+
+    heads: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, n, c], as it came in."""
+        y = attend(dense(3 * x.shape[-1], self.dtype, name="qkv")(x), self.heads)
+        return dense(x.shape[-1], self.dtype, name="proj")(y)
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., c], as it came in."""
+        y = gelu(dense(MLP_RATIO * x.shape[-1], self.dtype, name="fc1")(x))
+        return dense(x.shape[-1], self.dtype, name="fc2")(y)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Attributes:
+      attention: the module of the first branch, made with a name.
+      epsilon: of both normalisations.
+      dtype: compute type.
+    """
+
+    attention: Any
+    epsilon: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[b, ..., c], as it came in."""
+        norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
+        x = x + self.attention(name="attention")(norm(name="norm1")(x))
+        return x + MLP(self.dtype, name="mlp")(norm(name="norm2")(x))

@@ -1,0 +1,91 @@
+"""Vision transformer, sowing the tokens after four of its blocks.
+
+Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Ti and S after Touvron et al. 2021 (arXiv
+2012.12877). Depth 12 with width 192, 384 and 768 are ViT-Ti, ViT-S and ViT-B.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ec_jax.models import transformer
+from ec_jax.models.resnet import replace_sown
+
+POINTS = ("stage1", "stage2", "stage3", "stage4")
+HEAD_WIDTH = 64
+_EPSILON = 1e-6
+
+
+class ViT(nn.Module):
+    """Vision transformer with a class token.
+
+    Attributes:
+      num_classes: outputs of the head.
+      depth: blocks, at least four; a stage is a quarter of them.
+      width: channels of a token; a head of attention has 64 of them, or all.
+      patch: pixels along the side of a patch.
+      dtype: compute type; parameters and logits are float32.
+      remat: blocks keep nothing for the gradient but their input, and are computed again.
+
+    Sows into ``intermediates``: the tokens [b, 1 + n, c] after every stage, the class token first,
+    and ``pooled`` [b, c], the normalised class token that the head reads.
+    """
+
+    num_classes: int
+    depth: int = 12
+    width: int = 192
+    patch: int = 16
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Names of the supervision points, first to last."""
+        return POINTS
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels at every supervision point."""
+        return (self.width,) * len(POINTS)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much every point's map is smaller than the last one's before it."""
+        return (1,) * len(POINTS)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool, after: str | None = None) -> jax.Array:
+        """Maps normalised images [b, h, w, channels] to float32 logits [b, num_classes].
+
+        With ``after``, x is the activation of that point and only the later layers run.
+        """
+        del train  # nothing here behaves otherwise in training
+        if after is None:
+            x = self._tokens(x)
+        make = nn.remat(transformer.Block) if self.remat else transformer.Block
+        heads = max(self.width // HEAD_WIDTH, 1)
+        attention = partial(transformer.Attention, heads, self.dtype)
+        ends = [self.depth * (i + 1) // len(POINTS) for i in range(len(POINTS))]
+        start = ends[POINTS.index(after)] if after else 0
+        for i in range(start, self.depth):
+            x = make(attention, _EPSILON, self.dtype, name=f"block{i + 1}")(x)
+            if i + 1 in ends:
+                point = POINTS[ends.index(i + 1)]
+                self.sow("intermediates", point, x, reduce_fn=replace_sown)
+        pooled = nn.LayerNorm(epsilon=_EPSILON, name="norm")(x[:, 0].astype(jnp.float32))
+        self.sow("intermediates", "pooled", pooled, reduce_fn=replace_sown)
+        return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(pooled)
+
+    def _tokens(self, x: jax.Array) -> jax.Array:
+        """Patches as tokens, with the class token before them and their positions added."""
+        side = (self.patch, self.patch)
+        x = nn.Conv(self.width, side, side, padding="VALID", dtype=self.dtype, name="stem")(x)
+        x = x.reshape(x.shape[0], -1, self.width)
+        first = self.param("class_token", nn.initializers.zeros_init(), (1, 1, self.width))
+        shape = (1, 1 + x.shape[1], self.width)
+        positions = self.param("positions", transformer.init, shape)
+        first = jnp.broadcast_to(first, (x.shape[0], 1, self.width)).astype(self.dtype)
+        return jnp.concatenate([first, x], 1) + positions.astype(self.dtype)
