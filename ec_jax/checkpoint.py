@@ -150,7 +150,7 @@ def check_model(path: str | Path, expected: Variables, field: str) -> None:
     Raises:
       InputError: names the first parameter that differs and both shapes.
     """
-    found, wanted = _stored_shapes(path, field), shapes(expected)
+    found, wanted = shapes(stored_shapes(path, field)), shapes(expected)
     # Parameters first: BatchNorm's statistics differ only where they do.
     names = sorted(wanted.keys() | found.keys(), key=lambda n: (not n.startswith("params"), n))
     for name in names:
@@ -164,7 +164,16 @@ def check_model(path: str | Path, expected: Variables, field: str) -> None:
             )
 
 
-def _stored_shapes(path: str | Path, field: str) -> dict[str, tuple[int, ...]]:
+def stored_shapes(path: str | Path, field: str) -> Variables:
+    """Shapes and types of the backbone's {"params", "batch_stats"}; no array is read.
+
+    Args:
+      path: as for ``find_model``.
+      field: as for ``find_model``.
+
+    Raises:
+      InputError: there is no checkpoint, or it is damaged.
+    """
     folder = find_model(path, field)
     try:
         # Looked at first: orbax's threads speak on stderr about one that is damaged.
@@ -173,13 +182,17 @@ def _stored_shapes(path: str | Path, field: str) -> dict[str, tuple[int, ...]]:
         with ocp.StandardCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(folder).item_metadata
         # Of damaged files orbax tells no error: there is then nothing in them.
-        found = shapes(metadata.tree if hasattr(metadata, "tree") else metadata)
-        reason = "" if found else "it holds no parameters"
+        found = jax.tree.map(_shape, metadata.tree if hasattr(metadata, "tree") else metadata)
+        reason = "" if jax.tree.leaves(found) else "it holds no parameters"
     except Exception as error:
         reason = type(error).__name__
     if reason:
         raise _unreadable(path, field, reason)
     return found
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
 
 
 def _unreadable(path: str | Path, field: str, reason: str) -> InputError:
@@ -204,6 +217,12 @@ def load_model(path: str | Path, like: Variables, field: str = "checkpoint") -> 
             return checkpointer.restore(folder, jax.tree.map(_template, like))
     except Exception as error:  # orbax and tensorstore have no common one
         raise _unreadable(path, field, type(error).__name__) from error
+
+
+def save_model(folder: Path, variables: Variables) -> None:
+    """Writes a backbone's {"params", "batch_stats"} where ``find_model`` finds it."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(Path(folder).absolute() / "model", variables)
 
 
 def _template(leaf: Any) -> jax.ShapeDtypeStruct:

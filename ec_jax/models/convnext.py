@@ -40,7 +40,7 @@ class Block(nn.Module):
         y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(y)
         y = transformer.MLP(self.dtype, name="mlp")(y)
         scale = self.param("scale", nn.initializers.constant(_SCALE), (c,))
-        return x + scale.astype(self.dtype) * y
+        return x + scale.astype(self.dtype).reshape(1, 1, 1, c) * y
 
 
 class ConvNeXt(nn.Module):

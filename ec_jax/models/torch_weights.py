@@ -39,8 +39,8 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
         try:
             if found := find(shapes):
                 return found
-        except (KeyError, ValueError, IndexError) as error:
-            why = f"it has names of a {find.__name__[1:]}, but {error} is missing or has no such depth"
+        except KeyError as error:
+            why = f"it has the names of a {find.__name__[1:]}, but we have not {error.args[0]}"
             raise UnknownWeightsError(why) from error
     names = ", ".join(list(shapes)[:_SHOWN])
     raise UnknownWeightsError(f"none of {', '.join(LAYOUTS)} has such names: {names}, …")
@@ -58,8 +58,12 @@ def _count(shapes: Iterable[str], pattern: str) -> int:
     return len({match.group(1) for match in found if match})
 
 
-def _depth_of(sizes: Mapping[int, Any], blocks: tuple[int, ...]) -> int:
-    return next(depth for depth, found in sizes.items() if found == blocks)
+def _depth(sizes: Mapping[int, Any], blocks: Any) -> int:
+    """The depth with these blocks a stage."""
+    for depth, found in sizes.items():
+        if found == blocks:
+            return depth
+    raise KeyError(f"a network with {blocks} blocks a stage")
 
 
 def _stages(shapes: Mapping[str, Any], pattern: str, numbers: Iterable[int]) -> tuple[int, ...]:
@@ -72,13 +76,10 @@ def _resnet(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
     counts = _stages(shapes, r"layer{}\.(\d+)\.", range(1, 6))
     blocks = tuple(c for c in counts if c)
     kind = (blocks, "layer1.0.conv3.weight" in shapes)
-    depths = [depth for depth, found in resnet.STAGE_SIZES.items() if found == kind]
-    if not depths:
-        raise ValueError(f"a depth of {blocks} blocks")
     stem = shapes["conv1.weight"]
     return Architecture(
         "resnet",
-        depths[0],
+        _depth(resnet.STAGE_SIZES, kind),
         stem[0],
         shapes["fc.weight"][0],
         "torchvision",
@@ -110,11 +111,9 @@ def _swin(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
         blocks = _stages(shapes, r"layers\.{}\.blocks\.(\d+)\.", range(4))
     else:
         return None
-    depths = [depth for depth, found in swin.STAGE_SIZES.items() if found == blocks]
-    if not depths:
-        raise ValueError(f"a depth of {blocks} blocks")
+    depth = _depth(swin.STAGE_SIZES, blocks)
     width, patch = shapes[stem][0], shapes[stem][-1]
-    return Architecture("swin", depths[0], width, shapes[head][0], layout, patch=patch)
+    return Architecture("swin", depth, width, shapes[head][0], layout, patch=patch)
 
 
 def _convnext(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
@@ -129,11 +128,9 @@ def _convnext(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
         blocks = _stages(shapes, r"stages\.{}\.(\d+)\.", range(4))
     else:
         return None
-    depths = [depth for depth, found in convnext.STAGE_SIZES.items() if found == blocks]
-    if not depths:
-        raise ValueError(f"a depth of {blocks} blocks")
+    depth = _depth(convnext.STAGE_SIZES, blocks)
     width, patch = shapes[stem][0], shapes[stem][-1]
-    return Architecture("convnext", depths[0], width, shapes[head][0], layout, patch=patch)
+    return Architecture("convnext", depth, width, shapes[head][0], layout, patch=patch)
 
 
 def to_variables(state: Mapping[str, np.ndarray], architecture: Architecture) -> Variables:
@@ -168,6 +165,42 @@ def _listed(what: str, names: list[str]) -> str:
         return ""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{what}: {', '.join(names[:_SHOWN])}{more}"
+
+
+def of_variables(variables: Variables, layout: str) -> Architecture:
+    """The network that a backbone's variables are of, to be named as a layout does.
+
+    Args:
+      variables: {"params", …}, or their shapes.
+      layout: a layout of the network's.
+
+    Raises:
+      UnknownWeightsError: they are none of our networks', or the layout is not one of it.
+    """
+    params = variables["params"]
+    stem, classes = params["stem"]["kernel"].shape, params["head"]["kernel"].shape[-1]
+    blocks = _stages(params, r"stage{}_block(\d+)$", range(1, 6))
+    blocks = tuple(count for count in blocks if count)
+    first = params.get("stage1_block1", {})
+    if "Conv_0" in first:
+        bottleneck = first["Conv_0"]["kernel"].shape[0] == 1
+        depth = _depth(resnet.STAGE_SIZES, (blocks, bottleneck))
+        found = Architecture(
+            "resnet", depth, stem[-1], classes, layout, stem="cifar" if stem[0] == 3 else "imagenet"
+        )
+    elif "class_token" in params:
+        depth = _count(params, r"block(\d+)$")
+        found = Architecture("vit", depth, stem[-1], classes, layout, patch=stem[0])
+    else:
+        name, sizes = ("swin", swin.STAGE_SIZES)
+        if "attention" not in first:
+            name, sizes = ("convnext", convnext.STAGE_SIZES)
+        depth = _depth(sizes, blocks)
+        found = Architecture(name, depth, stem[-1], classes, layout, patch=stem[0])
+    if layout not in LAYOUTS[found.name]:
+        listed = ", ".join(LAYOUTS[found.name])
+        raise UnknownWeightsError(f"a {found.name} has no layout {layout!r}; one of {listed}")
+    return found
 
 
 def to_state(variables: Variables, architecture: Architecture) -> State:
