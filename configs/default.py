@@ -92,11 +92,17 @@ def get_config() -> ConfigDict:
     c.forget.seed = 0
 
     c.model = ConfigDict()
-    c.model.name = "resnet"  # resnet (CIFAR stem)
-    c.model.depth = (
-        10  # 8 10 14 18 20 26 32 34 44 50; the number of stages follows (docs/design.md)
-    )
-    c.model.width = 16  # channels of the first stage, >= 1; doubled at every further stage
+    c.model.name = "resnet"  # resnet | vit | swin | convnext
+    # Layers. resnet: 8 10 14 18 20 26 32 34 44 50 101, the number of stages follows (docs/design.md);
+    # vit: blocks, >= 4 (12: ViT-Ti, S, B); swin: 4 12 24 (12: Swin-T); convnext: 4 18 36 (18: -T).
+    c.model.depth = 10
+    # Channels of the first stage, >= 1; doubled at every further one, but in vit. In vit a multiple
+    # of 64 if more than that, in swin of 32: the width of a head of attention.
+    c.model.width = 16
+    c.model.stem = "cifar"  # resnet: cifar (3x3) | imagenet (7x7 and pooling, a quarter the size)
+    c.model.padding = "same"  # resnet, of strided layers: same | symmetric (PyTorch's)
+    c.model.patch = 4  # vit, swin, convnext: pixels along the side of a patch, >= 1
+    c.model.remat = False  # blocks are computed again for the gradient: less memory, more time
     c.model.dtype = "float32"  # float32 | bfloat16: compute type; parameters stay float32
 
     c.original = ConfigDict()

@@ -17,7 +17,6 @@ STAGES = ("original", "oracle", "proxy", "modules", "unlearn", "evaluate", "repo
 _METRICS = "accuracy agreement cka knn variance probe misalignment mia recovery idi rus gap"
 METRICS = tuple(_METRICS.split())  # those of ec_jax/evaluation/suite.py
 WEIGHTS = ("uniform", "linear", "geometric", "reversed", "late")  # named layer weights
-_DEPTHS = {8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4}  # depth: stages
 
 
 _INT32 = 2**31 - 1  # steps and seeds are 32-bit in JAX
@@ -39,7 +38,7 @@ def _optimizer_rules() -> dict[str, Any]:
 
 def _rules() -> dict[str, Any]:
     """{field: choices, a range, or str where a check of its own follows}."""
-    rules = {
+    found = {
         "seed": _COUNT_OR_0,
         "stages": str,
         "method": str,
@@ -57,10 +56,7 @@ def _rules() -> dict[str, Any]:
         "forget.classes": str,
         "forget.earlier": str,
         "forget.seed": _COUNT_OR_0,
-        "model.name": ("resnet",),
-        "model.depth": tuple(_DEPTHS),
-        "model.width": _COUNT,
-        "model.dtype": ("float32", "bfloat16"),
+        **rules.MODEL,
         "original.checkpoint": str,
         "original.epochs": _ABOVE_0,
         "oracle.checkpoint": str,
@@ -100,8 +96,8 @@ def _rules() -> dict[str, Any]:
         "report.log_every": _COUNT,
     }
     for group in ("original", "modules", "unlearn"):
-        rules |= {f"{group}.optimizer.{k}": v for k, v in _optimizer_rules().items()}
-    return rules
+        found |= {f"{group}.optimizer.{k}": v for k, v in _optimizer_rules().items()}
+    return found
 
 
 def validate(config: Any) -> None:
@@ -113,6 +109,7 @@ def validate(config: Any) -> None:
     recipes.check_method(config.get("method"))
     _check_fields(flatten(config), _rules() | rules.of_methods(config))
     stage_names(config)
+    rules.check_model(config)
     _check_points(config)
     _check_metrics(config.evaluation.metrics)
     _check_maps(config)
@@ -121,6 +118,7 @@ def validate(config: Any) -> None:
     name = config.data.name
     sources.check_name(name)  # what is known of a set by name is checked before its archives
     _check_sizes(config, len(sources.class_names(name)), sources.train_size(name))
+    _check_patch(config.model, sources.image_shape(name))
     label_groups(config)
     asked = requests(config)
     _check_samples(config, sources.train_size(name))
@@ -185,6 +183,15 @@ def _check_sizes(config: Any, classes: int, images: int) -> None:
             neighbors,
             f"there are {subset or images} training images; at most that",
         )
+
+
+def _check_patch(model: Any, shape: Sequence[int]) -> None:
+    """Patches cut an image without remainder."""
+    side = min(shape[:2])
+    if model.name != "resnet" and any(edge % model.patch for edge in shape[:2]):
+        near = [p for p in range(1, side + 1) if not any(edge % p for edge in shape[:2])]
+        remedy = f"images of {shape[0]}x{shape[1]} need one of {', '.join(map(str, near))}"
+        raise InputError("model.patch", model.patch, remedy)
 
 
 def _check_samples(config: Any, images: int) -> None:
@@ -286,7 +293,7 @@ def labels(config: Any, classes: Sequence[int]) -> tuple[int, ...]:
 
 def _check_points(config: Any) -> None:
     """Points that the model has, in its order, and one weight for each of them."""
-    points = [f"stage{i + 1}" for i in range(_DEPTHS[config.model.depth])]
+    points = rules.points(config.model)
     spec = config.ec.points
     # Blanks are not stripped: the method would look for a point of that name.
     chosen = points if spec == "all" else spec.split(",")

@@ -39,6 +39,56 @@ class Number:
         )
 
 
+INT32 = 2**31 - 1  # steps and seeds are 32-bit in JAX
+# {depth: stages} of the networks, by model.name; of vit any depth from 4 has four.
+DEPTHS = {
+    "resnet": {
+        8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4, 101: 4
+    },
+    "vit": {},
+    "swin": {4: 4, 12: 4, 24: 4},
+    "convnext": {4: 4, 18: 4, 36: 4},
+}
+_HEADS = {"vit": 64, "swin": 32}  # width of a head of attention
+_COUNT = Number(1, INT32, integer=True)
+MODEL = {  # rules of the fields alone; ``check_model`` has those between them
+    "model.name": tuple(DEPTHS),
+    "model.depth": _COUNT,
+    "model.width": _COUNT,
+    "model.stem": ("cifar", "imagenet"),
+    "model.padding": ("same", "symmetric"),
+    "model.patch": _COUNT,
+    "model.remat": (True, False),
+    "model.dtype": ("float32", "bfloat16"),
+}
+
+
+def check_model(config: Any) -> None:
+    """Refuses fields of the model that do not go together.
+
+    Raises:
+      InputError: there is no such depth or width, or the method needs another network.
+    """
+    model, depths = config.model, DEPTHS[config.model.name]
+    if depths and model.depth not in depths:
+        listed = ", ".join(map(str, depths))
+        raise InputError("model.depth", model.depth, f"of a {model.name} one of {listed}")
+    if not depths and model.depth < 4:
+        raise InputError("model.depth", model.depth, f"a {model.name} has four stages; at least 4")
+    head = _HEADS.get(model.name, 1)
+    if model.width > head and model.width % head:
+        remedy = f"a head of attention has {head} channels; a multiple of it"
+        raise InputError("model.width", model.width, remedy)
+    if config.method == "damp" and model.name != "resnet":
+        remedy = "projects the kernels that read a stage, which here are behind a normalisation"
+        raise InputError("method", "damp", f"{remedy}; use another, or model.name=resnet")
+
+
+def points(model: Any) -> list[str]:
+    """Names of the supervision points of a config's model, first to last."""
+    return [f"stage{i + 1}" for i in range(DEPTHS[model.name].get(model.depth, 4))]
+
+
 def check_candidates(field: str, value: str, labels: Sequence[int], others: str) -> None:
     """Refuses candidates of a contrast that are the forget images alone and all have one label.
 

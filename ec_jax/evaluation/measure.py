@@ -12,6 +12,7 @@ from ec_jax.data import augment
 from ec_jax.evaluation import details, suite
 from ec_jax.evaluation.features import Features, Subject, extract
 from ec_jax.evaluation.streamed import StreamedCKA
+from ec_jax.models.modules import spatial_mean
 from ec_jax.models.network import Variables
 from ec_jax.scenario import Scenario
 
@@ -100,7 +101,7 @@ def _forward(scenario: Scenario) -> Any:
     def forward(variables, images):
         points, logits = network.activations(variables, augment.normalize(images, mean, std))
         maps = {p: a.astype(jnp.float32) for p, a in points.items()}
-        return {p: a.mean((1, 2)) for p, a in maps.items()}, logits, maps if _maps(scenario) else {}
+        return {p: spatial_mean(a) for p, a in maps.items()}, logits, maps if _maps(scenario) else {}
 
     return forward
 

@@ -52,6 +52,7 @@ class ConvNeXt(nn.Module):
       width: channels of the first stage, doubled at every further one.
       patch: pixels along the side of a patch.
       dtype: compute type; parameters and logits are float32.
+      axis_name: as of the other backbones; without statistics of a batch it is not used.
       remat: blocks keep nothing for the gradient but their input, and are computed again.
 
     Sows into ``intermediates``: the map [b, h, w, c] of every stage and ``pooled`` [b, c], the
@@ -63,6 +64,7 @@ class ConvNeXt(nn.Module):
     width: int = 96
     patch: int = 4
     dtype: Any = jnp.float32
+    axis_name: str | None = None
     remat: bool = False
 
     @property

@@ -6,6 +6,7 @@ attaches modules to the intermediate layers; their inside is our choice
 Lee et al. 2015 (arXiv 1409.5185) and Zhang et al. 2019 (arXiv 1905.08094).
 """
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -26,11 +27,12 @@ class ECModule(nn.Module):
     """One auxiliary module A_l with its linear classifier c_l.
 
     Attributes:
-      kind: ``conv`` (stride-2 3x3 convolutions down to the last stage's resolution and
-        width, then the spatial mean), ``pool`` (the spatial mean alone) or ``mlp`` (the
-        spatial mean, then one hidden layer of the last stage's width).
+      kind: ``conv`` (3x3 convolutions down to the last stage's resolution and width, then the
+        spatial mean), ``pool`` (the spatial mean alone) or ``mlp`` (the spatial mean, then one
+        hidden layer of the last stage's width).
       num_classes: outputs of the classifier.
       widths: channels of the later points; a ``conv`` module has one convolution for each.
+      strides: of these convolutions: by how much a point's map is smaller than the one before.
       dtype: compute type of the convolutions.
       axis_name: device axis of BatchNorm's training statistics.
     """
@@ -38,16 +40,24 @@ class ECModule(nn.Module):
     kind: str
     num_classes: int
     widths: tuple[int, ...]
+    strides: tuple[int, ...]
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
-        """Maps an activation [b, ..., c] to (embedding [b, d], logits [b, C]), both float32."""
+        """Maps an activation to (embedding [b, d], logits [b, C]), both float32.
+
+        An activation is a map [b, h, w, c], or tokens [b, 1 + n, c] of a square of patches, the
+        class token, which is not read, before them.
+        """
+        if x.ndim == 3:
+            side = math.isqrt(x.shape[1] - 1)
+            x = x[:, 1:].reshape(x.shape[0], side, side, x.shape[2])
         if self.kind == "conv":
-            for width in self.widths:
+            for width, stride in zip(self.widths, self.strides, strict=True):
                 x = nn.Conv(
-                    width, (3, 3), 2, use_bias=False, dtype=self.dtype, kernel_init=conv_init
+                    width, (3, 3), stride, use_bias=False, dtype=self.dtype, kernel_init=conv_init
                 )(x)
                 x = nn.relu(batch_norm(train, self.axis_name, self.dtype)(x))
         embedding = spatial_mean(x)
@@ -59,13 +69,15 @@ class ECModule(nn.Module):
 class ECModules(nn.Module):
     """The modules of all points but the last, whose place the network's own head takes.
 
-    Attributes: ``points`` and ``widths`` are those of the backbone; the rest as in ``ECModule``.
+    Attributes: ``points``, ``widths`` and ``strides`` are those of the backbone; the rest as in
+    ``ECModule``.
     """
 
     kind: str
     num_classes: int
     points: tuple[str, ...]
     widths: tuple[int, ...]
+    strides: tuple[int, ...]
     dtype: Any = jnp.float32
     axis_name: str | None = None
 
@@ -80,6 +92,7 @@ class ECModules(nn.Module):
                 self.kind,
                 self.num_classes,
                 self.widths[i + 1 :],
+                self.strides[i + 1 :],
                 self.dtype,
                 self.axis_name,
                 name=point,

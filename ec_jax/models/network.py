@@ -8,8 +8,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from ec_jax.models import convnext, resnet, swin, vit
 from ec_jax.models import modules as ec_modules
-from ec_jax.models import resnet
 
 Variables = dict[str, Any]
 
@@ -55,7 +55,7 @@ class Network:
         activations = made["backbone"].pop("intermediates")
         if self.modules is not None:
             made["modules"] = self.modules.init(modules_key, activations, train=False)
-        collections = {name for variables in made.values() for name in variables}
+        collections = {"batch_stats", *(name for variables in made.values() for name in variables)}
         return {
             c: {part: variables.get(c, {}) for part, variables in made.items()}
             for c in sorted(collections)
@@ -139,18 +139,39 @@ def build(
     """The network that a config's ``model`` group names.
 
     Args:
-      model: fields ``name``, ``depth``, ``width`` and ``dtype``.
+      model: the group; its fields are described in ``configs/default.py``.
       num_classes: outputs of every head.
       module_kind: a kind of EC module, or None for the backbone alone.
       axis_name: device axis of BatchNorm's training statistics.
     """
     dtype = jnp.dtype(model.dtype)
-    backbone = resnet.ResNet(num_classes, model.depth, model.width, dtype, axis_name)
+    backbone = _backbone(model, num_classes, dtype, axis_name)
     if module_kind is None:
         return Network(backbone)
     return Network(
         backbone,
         ec_modules.ECModules(
-            module_kind, num_classes, backbone.points, backbone.widths, dtype, axis_name
+            module_kind,
+            num_classes,
+            backbone.points,
+            backbone.widths,
+            backbone.strides,
+            dtype,
+            axis_name,
         ),
     )
+
+
+def _backbone(model: Any, num_classes: int, dtype: Any, axis_name: str | None) -> nn.Module:
+    common = {
+        "num_classes": num_classes,
+        "depth": model.depth,
+        "width": model.width,
+        "dtype": dtype,
+        "axis_name": axis_name,
+        "remat": model.remat,
+    }
+    if model.name == "resnet":
+        return resnet.ResNet(**common, stem=model.stem, padding=model.padding)
+    kinds = {"vit": vit.ViT, "swin": swin.Swin, "convnext": convnext.ConvNeXt}
+    return kinds[model.name](**common, patch=model.patch)

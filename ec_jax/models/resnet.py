@@ -129,6 +129,11 @@ class ResNet(nn.Module):
         expansion = BOTTLENECK_EXPANSION if STAGE_SIZES[self.depth][1] else 1
         return tuple(self.width * expansion * 2**i for i in range(len(self.points)))
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much every point's map is smaller than the last one's before it."""
+        return (1, *(2 for _ in self.points[1:]))
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, after: str | None = None) -> jax.Array:
         """Maps normalised images [b, h, w, channels] to float32 logits [b, num_classes].

@@ -110,6 +110,7 @@ class Swin(nn.Module):
         of them, or all.
       patch: pixels along the side of a patch.
       dtype: compute type; parameters and logits are float32.
+      axis_name: as of the other backbones; without statistics of a batch it is not used.
       remat: blocks keep nothing for the gradient but their input, and are computed again.
 
     Sows into ``intermediates``: the map [b, h, w, c] of every stage, before it is merged, and
@@ -121,6 +122,7 @@ class Swin(nn.Module):
     width: int = 96
     patch: int = 4
     dtype: Any = jnp.float32
+    axis_name: str | None = None
     remat: bool = False
 
     @property

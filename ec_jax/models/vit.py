@@ -28,6 +28,7 @@ class ViT(nn.Module):
       width: channels of a token; a head of attention has 64 of them, or all.
       patch: pixels along the side of a patch.
       dtype: compute type; parameters and logits are float32.
+      axis_name: as of the other backbones; without statistics of a batch it is not used.
       remat: blocks keep nothing for the gradient but their input, and are computed again.
 
     Sows into ``intermediates``: the tokens [b, 1 + n, c] after every stage, the class token first,
@@ -39,6 +40,7 @@ class ViT(nn.Module):
     width: int = 192
     patch: int = 16
     dtype: Any = jnp.float32
+    axis_name: str | None = None
     remat: bool = False
 
     @property
