@@ -1,6 +1,7 @@
 """The order of the data: a pure function of the seed, the stream's name and the step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,16 @@ class Stream:
             here = epochs == epoch
             out[here] = self._indices[self._order(int(epoch))[within[here]]]
         return out
+
+    @property
+    def batch_size(self) -> int:
+        """Examples a step."""
+        return self._batch_size
+
+    def at(self, place: int) -> Any:
+        """The example at a place of the stream; a batch is ``batch_size`` places."""
+        epoch, within = divmod(place, len(self._indices))
+        return self._indices[self._order(epoch)[within]]
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:

@@ -1,0 +1,76 @@
+"""Training batches of pictures on disk, decoded ahead of the steps that read them.
+
+What a step reads is a pure function of seed, stream and step, as with sets in memory: a run that
+was cut off goes on with the very next picture, in the middle of an epoch, too.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ec_jax.data.loader import Stream
+from ec_jax.data.pictures import Pictures
+
+_AHEAD = 4  # batches that are decoded ahead
+
+
+class Feed:
+    """The batches of one stream, of which a process may read its own share alone."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        pictures: Pictures,
+        seed: int,
+        name: str,
+        part: tuple[int, int] = (0, 1),
+        threads: int = 0,
+    ):
+        """Nothing is read yet.
+
+        Args:
+          stream: says which picture is where.
+          pictures: the training images.
+          seed: of the run, for the cuts.
+          name: of the stream, for the cuts.
+          part: (i, n): of every batch the i-th of n equal parts.
+          threads: that decode; 0: as many as cores.
+
+        Raises:
+          ValueError: n parts of a batch are not equal.
+        """
+        size, (index, count) = stream.batch_size, part
+        if size % count:
+            raise ValueError(f"a batch of {size} has no {count} equal parts")
+        self._stream, self._pictures, self._seed, self._name = stream, pictures, seed, name
+        self._share = size // count
+        self._first = index * self._share
+        self._threads = threads or os.cpu_count() or 1
+        self._next, self._batches = -1, iter(())
+
+    def batch(self, step: int) -> np.ndarray:
+        """The pictures of a step: uint8 [batch_size / n, size, size, 3].
+
+        Args:
+          step: counted from 0; the one after the last call's was decoded meanwhile.
+        """
+        if step != self._next:
+            self._next, self._batches = step, self._from(step)
+        self._next += 1
+        return next(self._batches)
+
+    def _from(self, step: int) -> Iterator[np.ndarray]:
+        import grain
+
+        places = grain.MapDataset.range(step * self._share, 2**62)
+        read = grain.ReadOptions(self._threads, _AHEAD * self._share)
+        cut = places.map(self._cut).batch(self._share)
+        return iter(cut.to_iter_dataset(read))
+
+    def _cut(self, place: int) -> np.ndarray:
+        """The picture at a place of this process's own order."""
+        step, within = divmod(int(place), self._share)
+        whole = step * self._stream.batch_size + self._first + within
+        return self._pictures.crop(self._stream.at(whole), self._seed, self._name, whole)

@@ -1,0 +1,204 @@
+"""Pictures that are decoded when they are read: cut at random for training, alike for evaluation.
+
+Source of the two cuts: Szegedy et al. 2015 (arXiv 1409.4842) for training (an area of 8 to 100 %,
+an aspect ratio of 3/4 to 4/3), and the usual one of evaluation: the shorter side scaled, the middle
+cut out. Both are those of torchvision's transforms, bilinear with anti-aliasing.
+"""
+
+import dataclasses
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ec_jax import rng
+from ec_jax.errors import InputError
+
+AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+_TRIES = 10  # cuts that are drawn before the middle is taken
+_DRAWN = 4  # numbers a try takes
+_THREADS = 16  # a decoder holds no lock; more threads than cores hide what a disk takes
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Encoded pictures.
+
+    Attributes:
+      read: ``index -> bytes``.
+      name: ``index -> str``, by which a user finds a picture.
+      count: how many.
+      field: of the config that says where they are.
+    """
+
+    read: Callable[[int], bytes]
+    name: Callable[[int], str]
+    count: int
+    field: str
+
+
+class Pictures:
+    """An array uint8 [n, size, size, 3] that is decoded when it is read.
+
+    Reading it gives the cut of evaluation; ``crops`` gives those of training.
+    """
+
+    def __init__(self, files: Files, size: int, resize: int, rows: np.ndarray | None = None):
+        """All pictures of ``files``, or those of ``rows``.
+
+        Args:
+          files: where they are.
+          size: pixels along the sides of a cut.
+          resize: pixels of the shorter side before evaluation's cut, >= size.
+          rows: integers.
+        """
+        self._files, self._size, self._resize = files, size, resize
+        self._rows = np.arange(files.count) if rows is None else np.asarray(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """As an array's."""
+        return (len(self), self._size, self._size, 3)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """As an array's."""
+        return np.dtype(np.uint8)
+
+    def take(self, rows: np.ndarray) -> "Pictures":
+        """Those of ``rows``, still to be decoded."""
+        return Pictures(self._files, self._size, self._resize, self._rows[rows])
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """uint8 [k, size, size, 3] of a slice or of integers [k], cut for evaluation."""
+        return _together(self.still, np.atleast_1d(np.arange(len(self))[rows]), self._size)
+
+    def still(self, row: int) -> np.ndarray:
+        """One picture, cut for evaluation."""
+        with self._picture(row) as picture:
+            return middle(picture, self._size, self._resize)
+
+    def crop(self, row: int, seed: int, name: str, place: int) -> np.ndarray:
+        """One picture, cut and perhaps mirrored at random for training.
+
+        Args:
+          row: which.
+          seed: of the run.
+          name: of the stream.
+          place: in the stream: the same for every start and number of processes.
+        """
+        draw = rng.generator(seed, "crop", name, place)
+        with self._picture(row) as picture:
+            return random_crop(picture, self._size, draw)
+
+    def _picture(self, row: int) -> Any:
+        index = int(self._rows[row])
+        return decode(self._files.read(index), self._files.name(index), self._files.field)
+
+
+def _together(one: Callable[[int], np.ndarray], rows: Sequence[int], size: int) -> np.ndarray:
+    out = np.empty((len(rows), size, size, 3), np.uint8)
+
+    def fill(place):
+        out[place] = one(rows[place])
+
+    with ThreadPoolExecutor(min(_THREADS, max(len(rows), 1))) as pool:
+        list(pool.map(fill, range(len(rows))))  # a list: what a thread raises is raised here
+    return out
+
+
+def decode(data: bytes, name: str, field: str) -> Any:
+    """A picture of any mode as RGB; its pixels are read when they are used.
+
+    Args:
+      data: JPEG, PNG, WebP, BMP or GIF (its first frame).
+      name: for the message.
+      field: for the message.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        picture = Image.open(io.BytesIO(data))
+        return picture if picture.format == "JPEG" and picture.mode == "RGB" else _rgb(picture)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        raise damaged(name, field, error) from error
+
+
+def _rgb(picture: Any) -> Any:
+    """Grey, CMYK, palettes and transparency as RGB; of the last the colour alone."""
+    return picture.convert("RGB")
+
+
+def damaged(name: str, field: str, error: Exception) -> InputError:
+    """The error of a picture that cannot be read."""
+    reason = " ".join(str(error).split())[:100]
+    remedy = f"cannot be decoded ({reason}); replace or remove it, or set data.damaged=skip"
+    return InputError(field, name, remedy)
+
+
+def middle(picture: Any, size: int, resize: int) -> np.ndarray:
+    """The middle of a picture whose shorter side was scaled: uint8 [size, size, 3].
+
+    Args:
+      picture: RGB.
+      size: of the cut.
+      resize: of the shorter side, >= size.
+    """
+    width, height = picture.size
+    short = min(width, height)
+    scaled = [int(resize * side / short) for side in (width, height)]
+    picture = _resized(picture, scaled, None)
+    left, top = (round((side - size) / 2.0) for side in scaled)
+    return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+def random_crop(picture: Any, size: int, draw: np.random.Generator) -> np.ndarray:
+    """A random part of a picture, scaled and perhaps mirrored: uint8 [size, size, 3].
+
+    Args:
+      picture: RGB, its pixels not yet decoded.
+      size: of the cut.
+      draw: of this picture alone.
+    """
+    left, top, width, height = random_box(*picture.size, draw)
+    mirrored = draw.random() < 0.5
+    whole = picture.size
+    # A JPEG is decoded at 1/2, 1/4 or 1/8 where that still has more pixels than are wanted.
+    picture.draft("RGB", (whole[0] * size // width, whole[1] * size // height))
+    across, down = (new / old for new, old in zip(picture.size, whole, strict=True))
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    cut = np.asarray(_resized(picture, (size, size), box))
+    return cut[:, ::-1] if mirrored else cut
+
+
+def random_box(
+    width: int, height: int, draw: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of a random part: of ``AREA`` of the whole, of ``ASPECT``.
+
+    After ten draws that do not fit the middle is taken, with the nearest aspect ratio allowed.
+    """
+    low, high = (math.log(ratio) for ratio in ASPECT)
+    for _ in range(_TRIES):
+        area = width * height * draw.uniform(*AREA)
+        ratio = math.exp(draw.uniform(low, high))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(draw.integers(0, width - w + 1)), int(draw.integers(0, height - h + 1)), w, h
+    w, h = min(width, round(height * ASPECT[1])), min(height, round(width / ASPECT[0]))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def _resized(picture: Any, size: Sequence[int], box: Any) -> Any:
+    from PIL import Image
+
+    return picture.resize(tuple(size), Image.Resampling.BILINEAR, box)
