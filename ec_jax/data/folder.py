@@ -1,0 +1,86 @@
+"""A folder of pictures: ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg`` (or ``val``).
+
+Classes are the names of the folders under ``train``, in alphabetical order, as in torchvision's
+ImageFolder. A folder without ``train``, such as a domain of Office-Home, holds the classes itself;
+a fifth of every class is then its test part, always the same one.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from ec_jax.errors import InputError
+
+FIELD = "data.data_dir"
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+TRAIN, TEST = "train", ("test", "val", "validation")
+_HELD_OUT = 5  # one in so many is a test picture, where there is no such part
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The pictures of a part, by class and then by name.
+
+    Attributes:
+      paths: of the files.
+      labels: int32 [n].
+    """
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+
+
+def listing(root: str | Path) -> tuple[tuple[str, ...], Listing, Listing]:
+    """(class names, training part, test part) of a folder; opens no picture.
+
+    Args:
+      root: the folder.
+
+    Raises:
+      InputError: a part, a class or its pictures are missing, or a test class is none of training.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise InputError(FIELD, str(root), "no such folder; correct the path")
+    if not (root / TRAIN).is_dir():
+        names, whole = _part(root, root)
+        return (names, *_cut(whole))
+    names, train = _part(root / TRAIN, root)
+    found = [root / name for name in TEST if (root / name).is_dir()]
+    if not found:
+        remedy = f"has no folder {' or '.join(TEST)} beside {TRAIN}; add one"
+        raise InputError(FIELD, str(root), remedy)
+    there, test = _part(found[0], root)
+    if unknown := sorted(set(there) - set(names)):
+        remedy = f"{found[0].name}/{unknown[0]} is no class of {TRAIN}; rename or remove it"
+        raise InputError(FIELD, str(root), remedy)
+    place = np.array([names.index(name) for name in there], np.int32)
+    return names, train, dataclasses.replace(test, labels=place[test.labels])
+
+
+def _part(folder: Path, root: Path) -> tuple[tuple[str, ...], Listing]:
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(classes) < 2:
+        where = folder.relative_to(root) if folder != root else "it"
+        remedy = f"{where} has {len(classes)} folders of classes; at least two are needed"
+        raise InputError(FIELD, str(root), remedy)
+    paths, labels = [], []
+    for label, place in enumerate(classes):
+        found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not found:
+            remedy = f"{place.relative_to(root)} has no picture ({', '.join(SUFFIXES)}); add some"
+            raise InputError(FIELD, str(root), remedy)
+        paths += found
+        labels += [label] * len(found)
+    return tuple(p.name for p in classes), Listing(tuple(paths), np.array(labels, np.int32))
+
+
+def _cut(whole: Listing) -> tuple[Listing, Listing]:
+    """Training and test pictures of what has no such parts."""
+    place = np.concatenate([np.arange(n) for n in np.bincount(whole.labels)])
+    held = place % _HELD_OUT == _HELD_OUT - 1
+    parts = (np.flatnonzero(~held), np.flatnonzero(held))
+    return tuple(
+        Listing(tuple(whole.paths[i] for i in rows), whole.labels[rows]) for rows in parts
+    )
