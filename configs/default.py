@@ -65,16 +65,32 @@ def get_config() -> ConfigDict:
     c.method = "ec"  # a file in ec_jax/methods, an installed method, or a path module:object
 
     c.data = ConfigDict()
-    c.data.name = "digits"  # digits | fashion_mnist | cifar10 | cifar100
-    c.data.data_dir = ""  # where TFDS keeps prepared sets; empty = TFDS's own default
+    # digits | fashion_mnist | cifar10 | cifar100 | folder | any set of TFDS with images and labels:
+    # imagenet2012, imagenette/320px-v2, svhn_cropped, …
+    c.data.name = "digits"
+    # Where TFDS keeps prepared sets; empty = TFDS's own default. Of folder: the folder, with
+    # train/CLASS/*.jpg and test/CLASS/*.jpg (or val).
+    c.data.data_dir = ""
     c.data.manual_dir = ""  # folder of archives already downloaded; empty = download
     # Labels that are groups of classes: coarse (cifar100) | 0,2,4|1,3,5; empty: no groups.
     c.data.groups = ""
     # Share of the training images held out, of every class, to take the test images' place: what is
     # chosen by results is chosen there. 0: the test images.
     c.data.validation = 0.0
+    # Pixels along the sides to which pictures are cut, decoded when they are used: a random part in
+    # training (see augment), the middle in evaluation. 0 = images as they are, read into memory.
+    c.data.image_size = 0
+    c.data.resize = 256  # pixels of the shorter side before the middle is cut out; >= image_size
+    # A picture that cannot be decoded: refuse = an error when it is read | skip = all are read once
+    # at the start, and such ones are left out and counted.
+    c.data.damaged = "refuse"
+    # Mean and deviation by which images are normalised: data = those of the training images |
+    # imagenet | of every channel, of values in [0, 1]: 0.5,0.5,0.5;0.25,0.25,0.25
+    c.data.normalize = "data"
     c.data.subset = 0  # training images kept, drawn stratified by class; 0 = all
-    c.data.augment = "none"  # none | flip | crop | crop+flip (crop: 4-pixel zero padding)
+    # none | flip | crop | crop+flip; crop: with 4 zero pixels around, of pictures with a size a
+    # random part of 8 to 100 % of the area, scaled
+    c.data.augment = "none"
     c.data.batch_size = 128  # images a step for original, oracle and modules, all devices together
     c.data.retain_batch_size = 128  # retain images an unlearning step, all devices together
     c.data.forget_batch_size = 64  # forget images an unlearning step, all devices together
@@ -156,6 +172,11 @@ def get_config() -> ConfigDict:
     c.evaluation = ConfigDict()
     c.evaluation.metrics = "all"  # all, or a comma list of the metrics in docs/metrics.md
     c.evaluation.features = "gap"  # gap (spatial means) | map (CKA of whole activations, too)
+    c.evaluation.train_images = 0  # of each training split that are measured, at most; 0 = all
+    # Other sets on which k-NN measures the features, a comma list: caltech_birds2011,domainnet/real
+    # or folder:PATH; with transfer_dir for those of TFDS, as data.data_dir.
+    c.evaluation.transfer = ""
+    c.evaluation.transfer_dir = ""
     c.evaluation.cka_batch_size = 512  # images a minibatch of unbiased CKA, >= 4
     c.evaluation.neighbors = 5  # k of k-NN, >= 1
     c.evaluation.recovery_fraction = 0.02  # share of the training images a new head sees, in (0, 1]

@@ -48,6 +48,10 @@ def _rules() -> dict[str, Any]:
         "data.groups": str,
         "data.validation": Number(0, 1, below=True),
         "data.subset": _COUNT_OR_0,
+        "data.image_size": _COUNT_OR_0,
+        "data.resize": _COUNT,
+        "data.damaged": ("refuse", "skip"),
+        "data.normalize": str,
         "data.augment": ("none", "flip", "crop", "crop+flip"),
         "data.batch_size": _COUNT,
         "data.retain_batch_size": _COUNT,
@@ -81,6 +85,9 @@ def _rules() -> dict[str, Any]:
         "ec.include_head": (True, False),
         "evaluation.metrics": str,
         "evaluation.features": ("gap", "map"),
+        "evaluation.train_images": _COUNT_OR_0,
+        "evaluation.transfer": str,
+        "evaluation.transfer_dir": str,
         "evaluation.cka_batch_size": Number(4, _INT32, integer=True),
         "evaluation.neighbors": _COUNT,
         "evaluation.recovery_fraction": Number(0, 1, closed=False),
@@ -115,13 +122,13 @@ def validate(config: Any) -> None:
     _check_maps(config)
     from ec_jax.data import sources
 
-    name = config.data.name
-    sources.check_name(name)  # what is known of a set by name is checked before its archives
-    _check_sizes(config, len(sources.class_names(name)), sources.train_size(name))
-    _check_patch(config.model, sources.image_shape(name))
+    found = about(config)  # what is known of a set by name is checked before its archives
+    _check_sizes(config, len(found.class_names), found.train_size)
+    _check_cut(config.data, found.image_shape)
+    _check_patch(config.model, found.image_shape)
     label_groups(config)
     asked = requests(config)
-    _check_samples(config, sources.train_size(name))
+    _check_samples(config, found.train_size)
     if config.ec.targets == "pseudo" and config.ec.candidates == "forget":
         remedy = "no forget sample is of the class that another is drawn to; use both or retain"
         raise InputError("ec.candidates", "forget", f"with ec.targets=pseudo {remedy}")
@@ -133,7 +140,15 @@ def validate(config: Any) -> None:
         rules.check_candidates("ec.candidates", config.ec.candidates, forgotten, "both")
     if config.parallel.devices:
         check_batches(config, config.parallel.devices)
-    sources.check(name, config.data.data_dir, config.data.manual_dir)
+    _check_transfer(config, found.image_shape)
+    sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
+
+
+def about(config: Any) -> Any:
+    """What is known of a config's set before it is read (``ec_jax.data.sources.About``)."""
+    from ec_jax.data import sources
+
+    return sources.about(config.data.name, config.data.data_dir, config.data.image_size)
 
 
 def _check_fields(values: dict[str, Any], rules: dict[str, Any]) -> None:
@@ -168,21 +183,55 @@ def _check_similarity(config: Any) -> None:
         raise InputError("data.forget_batch_size", size, remedy)
 
 
-def _check_sizes(config: Any, classes: int, images: int) -> None:
+def _check_sizes(config: Any, classes: int, images: int | None) -> None:
     """A subset has images of every class and is one, and k-NN has enough neighbours."""
     subset, neighbors = config.data.subset, config.evaluation.neighbors
     if 0 < subset < classes:
         raise InputError(
             "data.subset", subset, f"leaves classes without an image; at least {classes}, or 0"
         )
+    if images is None:
+        return  # they are counted when the set is read
     if subset > images:
         raise InputError("data.subset", subset, f"the set has {images} training images; 0 for all")
-    if neighbors > (subset or images):
-        raise InputError(
-            "evaluation.neighbors",
-            neighbors,
-            f"there are {subset or images} training images; at most that",
-        )
+    gallery = min(filter(None, (subset, images, config.evaluation.train_images)))
+    if neighbors > gallery:
+        remedy = f"there are {gallery} training images; at most that"
+        raise InputError("evaluation.neighbors", neighbors, remedy)
+
+
+def _check_cut(data: Any, shape: Sequence[int]) -> None:
+    """Pictures are not smaller than what is cut out of them; channels have their moments."""
+    if data.image_size > data.resize:
+        remedy = f"a cut of {data.image_size} pixels is taken from it; at least that"
+        raise InputError("data.resize", data.resize, remedy)
+    rules.moments(data.normalize, shape[2])
+
+
+def transfer_sets(config: Any) -> list[tuple[str, str]]:
+    """(set, its data_dir) of every set that ``evaluation.transfer`` names."""
+    found = []
+    for entry in filter(None, config.evaluation.transfer.split(",")):
+        kind, colon, path = entry.partition(":")
+        where = path if colon else config.evaluation.transfer_dir
+        found.append((kind, where))
+    return found
+
+
+def _check_transfer(config: Any, shape: Sequence[int]) -> None:
+    """The other sets are there, and are pictures such as the network takes."""
+    from ec_jax.data import sources
+
+    field, spec = "evaluation.transfer", config.evaluation.transfer
+    for name, where in transfer_sets(config):
+        if shape[0] != shape[1] or shape[2] != 3:
+            remedy = f"the network takes images of {'x'.join(map(str, shape))}, not coloured squares"
+            raise InputError(field, spec, f"{remedy}; leave it empty")
+        try:
+            sources.about(name, where, shape[0])
+            sources.check(name, where, config.data.manual_dir)
+        except InputError as error:
+            raise InputError(field, spec, f"{name}: {error.remedy}") from error
 
 
 def _check_patch(model: Any, shape: Sequence[int]) -> None:
@@ -194,7 +243,7 @@ def _check_patch(model: Any, shape: Sequence[int]) -> None:
         raise InputError("model.patch", model.patch, remedy)
 
 
-def _check_samples(config: Any, images: int) -> None:
+def _check_samples(config: Any, images: int | None) -> None:
     from ec_jax.data import splits
 
     spec, subset = config.forget.classes, config.data.subset
@@ -205,7 +254,8 @@ def _check_samples(config: Any, images: int) -> None:
         if config.data[part] and not rest.isdecimal():
             remedy = "indices are those of the whole set; with a file of them use 0, or samples:N"
             raise InputError(f"data.{part}", config.data[part], remedy)
-    splits.parse_samples(spec, subset or images, config.forget.seed)
+    if subset or images:
+        splits.parse_samples(spec, subset or images, config.forget.seed)
 
 
 def _check_sequence(config: Any) -> None:
@@ -249,17 +299,17 @@ def stage_names(config: Any) -> tuple[str, ...]:
 
 def requests(config: Any) -> tuple[tuple[int, ...], ...]:
     """The ids of the classes that each request forgets, ascending; most configs have one."""
-    from ec_jax.data import sources, splits
+    from ec_jax.data import splits
 
-    names, forget = sources.class_names(config.data.name), config.forget
+    names, forget = about(config).class_names, config.forget
     return splits.parse_requests(forget.classes, names, forget.seed, earlier_classes(config))
 
 
 def earlier_classes(config: Any) -> tuple[int, ...]:
     """The ids of the classes that were forgotten before, ascending."""
-    from ec_jax.data import sources, splits
+    from ec_jax.data import splits
 
-    return splits.parse_earlier(config.forget.earlier, sources.class_names(config.data.name))
+    return splits.parse_earlier(config.forget.earlier, about(config).class_names)
 
 
 def forget_classes(config: Any) -> tuple[int, ...]:
@@ -277,10 +327,9 @@ def forget_classes(config: Any) -> tuple[int, ...]:
 
 def label_groups(config: Any) -> Any:
     """Groups of classes that are the labels, and their names; None: classes are."""
-    from ec_jax.data import groups, sources
+    from ec_jax.data import groups
 
-    name = config.data.name
-    return groups.parse(config.data.groups, name, sources.class_names(name))
+    return groups.parse(config.data.groups, config.data.name, about(config).class_names)
 
 
 def labels(config: Any, classes: Sequence[int]) -> tuple[int, ...]:

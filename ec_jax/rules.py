@@ -89,6 +89,38 @@ def points(model: Any) -> list[str]:
     return [f"stage{i + 1}" for i in range(DEPTHS[model.name].get(model.depth, 4))]
 
 
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's mean and deviation
+Moments = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def moments(spec: str, channels: int) -> Moments | None:
+    """Mean and deviation of every channel as ``data.normalize`` says; None: the data's own.
+
+    Args:
+      spec: ``data``; ``imagenet``; or the means and deviations of all channels, of values in
+        [0, 1], such as ``0.5,0.5,0.5;0.25,0.25,0.25``.
+      channels: of an image.
+
+    Raises:
+      InputError: it is none of them.
+
+    >>> moments("0.5;0.25", 1)
+    ((0.5,), (0.25,))
+    """
+    if spec == "data":
+        return None
+    try:
+        rows = [row.split(",") for row in spec.split(";")]
+        found = IMAGENET if spec == "imagenet" else [tuple(map(float, row)) for row in rows]
+    except ValueError:
+        found = ()
+    good = [len(row) for row in found] == [channels] * 2
+    if not good or not all(map(math.isfinite, (*found[0], *found[1]))) or min(found[1]) <= 0:
+        numbers = f"{channels} means, a semicolon and {channels} deviations, of values in [0, 1]"
+        raise InputError("data.normalize", spec, f"data, imagenet, or {numbers}")
+    return tuple(found)
+
+
 def check_candidates(field: str, value: str, labels: Sequence[int], others: str) -> None:
     """Refuses candidates of a contrast that are the forget images alone and all have one label.
 

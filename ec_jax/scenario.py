@@ -1,14 +1,21 @@
 """The scenario of a run: data, what is to be forgotten, the network, and the devices."""
 
 import functools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from ec_jax import config as config_lib
-from ec_jax import parallel
+from ec_jax import parallel, rules
 from ec_jax.data import augment, groups, sources, splits
+from ec_jax.data.pictures import Pictures
 from ec_jax.models.network import Network, Variables, build
+
+TRANSFER_RESIZE = 256 / 224  # the shorter side against the cut, where the config says nothing
+RESIDENT = 2**30  # bytes of training images that are kept on every device
 
 
 class Scenario:
@@ -39,7 +46,7 @@ class Scenario:
         self._earlier = config_lib.earlier_classes(config)
         self.forget_labels = config_lib.labels(config, self._named)
         self.class_names = (
-            self._groups[1] if self._groups else sources.class_names(config.data.name)
+            self._groups[1] if self._groups else config_lib.about(config).class_names
         )
         self.forget_classes, self.earlier_classes = self._named, self._earlier
         if self._groups:
@@ -53,7 +60,7 @@ class Scenario:
 
     @functools.cached_property
     def data(self) -> sources.Dataset:
-        """The set, in memory.
+        """The set.
 
         Raises:
           InputError: it cannot be had, or is damaged.
@@ -65,10 +72,21 @@ class Scenario:
             manual_dir=data.manual_dir,
             subset=data.subset,
             seed=self.config.seed,
+            image_size=data.image_size,
+            resize=data.resize,
+            damaged=data.damaged,
         )
         if data.validation:
             found = splits.hold_out(found, data.validation)
         return groups.grouped(found, *self._groups) if self._groups else found
+
+    @functools.cached_property
+    def resident(self) -> dict[str, jax.Array] | None:
+        """The training images and their labels on every device; None where they do not fit."""
+        images = self.data.train_images
+        if isinstance(images, Pictures) or images.nbytes > RESIDENT:
+            return None
+        return parallel.replicate({"image": images, "label": self.data.train_labels}, self.mesh)
 
     @functools.cached_property
     def splits(self) -> dict[str, Any]:
@@ -79,8 +97,36 @@ class Scenario:
 
     @functools.cached_property
     def moments(self) -> tuple[Any, Any]:
-        """Mean and deviation of the training images, by which all images are normalised."""
-        return augment.moments(self.data.train_images)
+        """float32 [c] each: mean and deviation by which all images are normalised."""
+        shape = config_lib.about(self.config).image_shape
+        given = rules.moments(self.config.data.normalize, shape[2])
+        return tuple(map(np.float32, given)) if given else augment.moments(self.data.train_images)
+
+    @property
+    def transfer(self) -> list[tuple[str, Callable[[], sources.Dataset]]]:
+        """(name, what reads it) of the other sets on which the features are measured."""
+        data = self.config.data
+        side = config_lib.about(self.config).image_shape[0]
+        resize = data.resize if data.image_size else round(side * TRANSFER_RESIZE)
+        found = []
+        for name, where in config_lib.transfer_sets(self.config):
+            manual, skip = data.manual_dir, data.damaged
+            more = {"data_dir": where, "manual_dir": manual, "damaged": skip}
+            read = functools.partial(
+                sources.load, name, image_size=side, resize=resize, **more
+            )
+            label = Path(where).name if name == sources.FOLDER else name.replace("/", "-")
+            found.append((label, read))
+        return found
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """The splits as far as they are measured: of training images so many as the config says."""
+        limit = self.config.evaluation.train_images
+        return {
+            split: rows[:limit] if limit and split.endswith("_train") else rows
+            for split, rows in self.splits.items()
+        }
 
     def network(self, modules: bool = True) -> Network:
         """The network that the config describes."""
@@ -93,7 +139,7 @@ class Scenario:
 
     def model_shapes(self) -> Variables:
         """Shapes and types of the backbone's {"params", "batch_stats"}; nothing is computed."""
-        network, shape = self.network(modules=False), sources.image_shape(self.config.data.name)
+        network, shape = self.network(modules=False), config_lib.about(self.config).image_shape
         variables = jax.eval_shape(lambda: network.init(jax.random.key(0), shape))
         return {c: tree["backbone"] for c, tree in variables.items()}
 
@@ -106,7 +152,7 @@ class Scenario:
             "forget_names": [self.class_names[i] for i in self.forget_classes],
             **self._in_part(),
             **self._before(),
-            "images": {split: len(rows) for split, rows in self.splits.items()},
+            "images": {split: len(rows) for split, rows in self.measured.items()},
             "model": f"{c.model.name}{c.model.depth}-w{c.model.width}",
             "points": list(self.network().points),
             "features": c.evaluation.features,
@@ -116,7 +162,7 @@ class Scenario:
         """The classes forgotten before, where there are some."""
         if not self._earlier:
             return {}
-        names = sources.class_names(self.config.data.name)
+        names = config_lib.about(self.config).class_names
         named = [names[i] for i in self._earlier]
         return {"earlier_classes": list(self._earlier), "earlier_names": named}
 
@@ -126,5 +172,5 @@ class Scenario:
             return {}
         if not self._named:
             return {"forget": f"{len(self.splits['forget_train'])} training images"}
-        names = sources.class_names(self.config.data.name)
+        names = config_lib.about(self.config).class_names
         return {"forget": "sub-class " + ", ".join(names[i] for i in self._named)}

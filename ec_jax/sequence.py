@@ -71,7 +71,7 @@ def run(config: Any, workdir: str | Path, command: str = "") -> None:
         except TrainingError as error:
             raise TrainingError(_with_the_rest(error, folder, configs)) from error
     metrics = {f: json.loads((workdir / f / "metrics.json").read_text()) for f in configs}
-    names = sources.class_names(config.data.name)
+    names = config_lib.about(config).class_names
     requests = [
         _request(folder, found, classes, names)
         for (folder, found), classes in zip(

@@ -25,7 +25,7 @@ def make_cifar10(folder, per_class=10, test_per_class=2):
     parts = np.array_split(records[0], 5)
     files = {f"data_batch_{i + 1}.bin": part.tobytes() for i, part in enumerate(parts)}
     files["test_batch.bin"] = records[1].tobytes()
-    files["batches.meta.txt"] = _lines(sources.class_names("cifar10")) + b"\n"
+    files["batches.meta.txt"] = _lines(sources.about("cifar10").class_names) + b"\n"
     return _write(Path(folder) / FILES["cifar10"], "cifar-10-batches-bin", files), truth
 
 
@@ -37,7 +37,7 @@ def make_cifar100(folder, per_class=2, test_per_class=1):
         for split, (images, labels) in truth.items()
     }
     files["coarse_label_names.txt"] = _lines([f"superclass_{i:02d}" for i in range(20)])
-    files["fine_label_names.txt"] = _lines(sources.class_names("cifar100"))
+    files["fine_label_names.txt"] = _lines(sources.about("cifar100").class_names)
     return _write(Path(folder) / FILES["cifar100"], "cifar-100-binary", files), truth
 
 

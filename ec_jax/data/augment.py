@@ -18,15 +18,15 @@ def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       float32 [c] each, of the values scaled to [0, 1]; a constant channel has deviation 1.
     """
-    levels = np.arange(256) / 255.0
+    levels, channels = np.arange(256) / 255.0, images.shape[-1]
+    # A histogram is exact and needs no float copy of the images.
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), _COUNTED_AT_ONCE):
+        values = images[start : start + _COUNTED_AT_ONCE]
+        for channel in range(channels):
+            counts[channel] += np.bincount(values[..., channel].ravel(), minlength=256)
     mean, std = [], []
-    for channel in range(images.shape[-1]):
-        # A histogram is exact and needs no float copy of the images.
-        counts = np.zeros(256, np.int64)
-        for start in range(0, len(images), _COUNTED_AT_ONCE):
-            values = images[start : start + _COUNTED_AT_ONCE, ..., channel]
-            counts += np.bincount(values.ravel(), minlength=256)
-        share = counts / counts.sum()
+    for share in counts / counts.sum(axis=1, keepdims=True):
         mean.append(share @ levels)
         std.append(np.sqrt(share @ np.square(levels - mean[-1])) or 1.0)
     return np.float32(mean), np.float32(std)

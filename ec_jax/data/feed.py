@@ -23,20 +23,16 @@ class Feed:
         self,
         stream: Stream,
         pictures: Pictures,
-        seed: int,
-        name: str,
+        kind: str,
         part: tuple[int, int] = (0, 1),
-        threads: int = 0,
     ):
         """Nothing is read yet.
 
         Args:
           stream: says which picture is where.
           pictures: the training images.
-          seed: of the run, for the cuts.
-          name: of the stream, for the cuts.
+          kind: of augmentation, see ``augment.KINDS``.
           part: (i, n): of every batch the i-th of n equal parts.
-          threads: that decode; 0: as many as cores.
 
         Raises:
           ValueError: n parts of a batch are not equal.
@@ -44,28 +40,29 @@ class Feed:
         size, (index, count) = stream.batch_size, part
         if size % count:
             raise ValueError(f"a batch of {size} has no {count} equal parts")
-        self._stream, self._pictures, self._seed, self._name = stream, pictures, seed, name
+        self._stream, self._pictures, self._kind = stream, pictures, kind
         self._share = size // count
         self._first = index * self._share
-        self._threads = threads or os.cpu_count() or 1
-        self._next, self._batches = -1, iter(())
+        self._step, self._last, self._batches = -1, None, iter(())
 
     def batch(self, step: int) -> np.ndarray:
         """The pictures of a step: uint8 [batch_size / n, size, size, 3].
 
         Args:
-          step: counted from 0; the one after the last call's was decoded meanwhile.
+          step: counted from 0; the one after the last call's was decoded meanwhile, and that
+            one itself is at hand.
         """
-        if step != self._next:
-            self._next, self._batches = step, self._from(step)
-        self._next += 1
-        return next(self._batches)
+        if step != self._step:
+            if step != self._step + 1 or self._last is None:
+                self._batches = self._from(step)
+            self._step, self._last = step, next(self._batches)
+        return self._last
 
     def _from(self, step: int) -> Iterator[np.ndarray]:
         import grain
 
         places = grain.MapDataset.range(step * self._share, 2**62)
-        read = grain.ReadOptions(self._threads, _AHEAD * self._share)
+        read = grain.ReadOptions(os.cpu_count() or 1, _AHEAD * self._share)
         cut = places.map(self._cut).batch(self._share)
         return iter(cut.to_iter_dataset(read))
 
@@ -73,4 +70,5 @@ class Feed:
         """The picture at a place of this process's own order."""
         step, within = divmod(int(place), self._share)
         whole = step * self._stream.batch_size + self._first + within
-        return self._pictures.crop(self._stream.at(whole), self._seed, self._name, whole)
+        draw = self._stream.draw(whole)
+        return self._pictures.crop(self._stream.at(whole), draw, self._kind)

@@ -6,16 +6,32 @@ a fifth of every class is then its test part, always the same one.
 """
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
 
+from ec_jax.data.pictures import Files
 from ec_jax.errors import InputError
 
 FIELD = "data.data_dir"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 TRAIN, TEST = "train", ("test", "val", "validation")
 _HELD_OUT = 5  # one in so many is a test picture, where there is no such part
+
+
+def class_names(root: str | Path) -> tuple[str, ...]:
+    """The names of the folders that are the classes; opens none of them.
+
+    Args:
+      root: the folder.
+
+    Raises:
+      InputError: there is no such folder, or it has fewer than two classes.
+    """
+    root = _root(root)
+    whole = root / TRAIN if (root / TRAIN).is_dir() else root
+    return tuple(p.name for p in _classes(whole, root))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +56,7 @@ def listing(root: str | Path) -> tuple[tuple[str, ...], Listing, Listing]:
     Raises:
       InputError: a part, a class or its pictures are missing, or a test class is none of training.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise InputError(FIELD, str(root), "no such folder; correct the path")
+    root = _root(root)
     if not (root / TRAIN).is_dir():
         names, whole = _part(root, root)
         return (names, *_cut(whole))
@@ -59,13 +73,31 @@ def listing(root: str | Path) -> tuple[tuple[str, ...], Listing, Listing]:
     return names, train, dataclasses.replace(test, labels=place[test.labels])
 
 
-def _part(folder: Path, root: Path) -> tuple[tuple[str, ...], Listing]:
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(classes) < 2:
+def files(listing: Listing) -> Files:
+    """The pictures of a part, for ``Pictures``."""
+    paths = listing.paths
+    return Files(lambda i: paths[i].read_bytes(), lambda i: str(paths[i]), len(paths), FIELD)
+
+
+def _root(given: str | Path) -> Path:
+    # pathlib's own form raises RuntimeError for a user that does not exist.
+    root = Path(os.path.expanduser(given))
+    if not given or not root.is_dir():
+        raise InputError(FIELD, str(given), "no such folder; give one of train/CLASS/*.jpg")
+    return root
+
+
+def _classes(folder: Path, root: Path) -> list[Path]:
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(found) < 2:
         where = folder.relative_to(root) if folder != root else "it"
-        remedy = f"{where} has {len(classes)} folders of classes; at least two are needed"
+        remedy = f"{where} has {len(found)} folders of classes; at least two are needed"
         raise InputError(FIELD, str(root), remedy)
-    paths, labels = [], []
+    return found
+
+
+def _part(folder: Path, root: Path) -> tuple[tuple[str, ...], Listing]:
+    classes, paths, labels = _classes(folder, root), [], []
     for label, place in enumerate(classes):
         found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
         if not found:

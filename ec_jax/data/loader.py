@@ -59,10 +59,16 @@ class Stream:
         epoch, within = divmod(place, len(self._indices))
         return self._indices[self._order(epoch)[within]]
 
+    def draw(self, place: int) -> np.random.Generator:
+        """The random numbers of a place, for what is done to its example there."""
+        return rng.generator(self._seed, "place", self._name, place)
+
     def _order(self, epoch: int) -> np.ndarray:
-        if epoch not in self._orders:
+        order = self._orders.get(epoch)
+        if order is None:
             draw = rng.generator(self._seed, "order", self._name, epoch)
-            # A batch rarely spans more than two epochs; older orders are not needed again.
-            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1}
-            self._orders[epoch] = draw.permutation(len(self._indices))
-        return self._orders[epoch]
+            order = draw.permutation(len(self._indices))
+            # A batch rarely spans more than two epochs; older orders are not needed again. A new
+            # dictionary: several threads may read this one.
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1} | {epoch: order}
+        return order

@@ -5,21 +5,24 @@ an aspect ratio of 3/4 to 4/3), and the usual one of evaluation: the shorter sid
 cut out. Both are those of torchvision's transforms, bilinear with anti-aliasing.
 """
 
+import contextlib
 import dataclasses
 import io
 import math
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from ec_jax import rng
 from ec_jax.errors import InputError
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 _TRIES = 10  # cuts that are drawn before the middle is taken
 _DRAWN = 4  # numbers a try takes
+# What decoding raises; Pillow's own error is an OSError.
+UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, EOFError)
 _THREADS = 16  # a decoder holds no lock; more threads than cores hide what a disk takes
 
 
@@ -46,14 +49,14 @@ class Pictures:
     Reading it gives the cut of evaluation; ``crops`` gives those of training.
     """
 
-    def __init__(self, files: Files, size: int, resize: int, rows: np.ndarray | None = None):
+    def __init__(self, files: Files, rows: np.ndarray | None = None, *, size: int, resize: int):
         """All pictures of ``files``, or those of ``rows``.
 
         Args:
           files: where they are.
+          rows: integers.
           size: pixels along the sides of a cut.
           resize: pixels of the shorter side before evaluation's cut, >= size.
-          rows: integers.
         """
         self._files, self._size, self._resize = files, size, resize
         self._rows = np.arange(files.count) if rows is None else np.asarray(rows)
@@ -72,8 +75,29 @@ class Pictures:
         return np.dtype(np.uint8)
 
     def take(self, rows: np.ndarray) -> "Pictures":
-        """Those of ``rows``, still to be decoded."""
-        return Pictures(self._files, self._size, self._resize, self._rows[rows])
+        """Those of ``rows``, integers or a mask, still to be decoded."""
+        return Pictures(self._files, self._rows[rows], size=self._size, resize=self._resize)
+
+    def sound(self) -> tuple[np.ndarray, list[str]]:
+        """Rows of the pictures that can be decoded, and the names of those that cannot.
+
+        Every picture is read once, a JPEG at an eighth of its size.
+        """
+        names: list[str] = []
+
+        def broken(row):
+            try:
+                with self._picture(row) as picture:
+                    picture.draft("RGB", (1, 1))
+                    picture.load()
+            except InputError:
+                names.append(self._files.name(int(self._rows[row])))
+                return True
+            return False
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            bad = np.fromiter(pool.map(broken, range(len(self))), bool, len(self))
+        return np.flatnonzero(~bad), sorted(names)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """uint8 [k, size, size, 3] of a slice or of integers [k], cut for evaluation."""
@@ -84,22 +108,34 @@ class Pictures:
         with self._picture(row) as picture:
             return middle(picture, self._size, self._resize)
 
-    def crop(self, row: int, seed: int, name: str, place: int) -> np.ndarray:
-        """One picture, cut and perhaps mirrored at random for training.
+    def crop(self, row: int, draw: np.random.Generator, kind: str) -> np.ndarray:
+        """One picture, cut and mirrored for training as ``augment.KINDS`` says.
 
         Args:
           row: which.
-          seed: of the run.
-          name: of the stream.
-          place: in the stream: the same for every start and number of processes.
+          draw: of this picture at this place of its stream.
+          kind: ``crop``: a random part of it, else its middle; ``flip``: perhaps mirrored.
         """
-        draw = rng.generator(seed, "crop", name, place)
         with self._picture(row) as picture:
-            return random_crop(picture, self._size, draw)
+            if "crop" in kind:
+                cut = random_crop(picture, self._size, draw)
+            else:
+                cut = middle(picture, self._size, self._resize)
+        return cut[:, ::-1] if "flip" in kind and draw.random() < 0.5 else cut
 
-    def _picture(self, row: int) -> Any:
+    @contextlib.contextmanager
+    def _picture(self, row: int) -> Iterator[Any]:
         index = int(self._rows[row])
-        return decode(self._files.read(index), self._files.name(index), self._files.field)
+        try:
+            with decode(self._files.read(index)) as picture:
+                yield picture
+        except UNREADABLE as error:  # pixels are decoded where they are used
+            raise damaged(self._files.name(index), self._files.field, error) from error
+
+
+def rows_of(images: Any, rows: np.ndarray) -> Any:
+    """Some of the images of an array, or some of ``Pictures``, still to be decoded."""
+    return images.take(rows) if isinstance(images, Pictures) else images[rows]
 
 
 def _together(one: Callable[[int], np.ndarray], rows: Sequence[int], size: int) -> np.ndarray:
@@ -113,29 +149,21 @@ def _together(one: Callable[[int], np.ndarray], rows: Sequence[int], size: int) 
     return out
 
 
-def decode(data: bytes, name: str, field: str) -> Any:
-    """A picture of any mode as RGB; its pixels are read when they are used.
+def decode(data: bytes) -> Any:
+    """A picture of any mode as RGB; a JPEG's pixels are decoded when they are used.
 
     Args:
       data: JPEG, PNG, WebP, BMP or GIF (its first frame).
-      name: for the message.
-      field: for the message.
 
     Raises:
-      InputError: it is damaged.
+      OSError, ValueError, SyntaxError: it is damaged, or no picture.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        picture = Image.open(io.BytesIO(data))
-        return picture if picture.format == "JPEG" and picture.mode == "RGB" else _rgb(picture)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
-        raise damaged(name, field, error) from error
-
-
-def _rgb(picture: Any) -> Any:
-    """Grey, CMYK, palettes and transparency as RGB; of the last the colour alone."""
-    return picture.convert("RGB")
+    picture = Image.open(io.BytesIO(data))
+    # Grey, CMYK and palettes become colours; of what is transparent the colour alone counts.
+    whole = picture.format == "JPEG" and picture.mode == "RGB"
+    return picture if whole else picture.convert("RGB")
 
 
 def damaged(name: str, field: str, error: Exception) -> InputError:
@@ -162,7 +190,7 @@ def middle(picture: Any, size: int, resize: int) -> np.ndarray:
 
 
 def random_crop(picture: Any, size: int, draw: np.random.Generator) -> np.ndarray:
-    """A random part of a picture, scaled and perhaps mirrored: uint8 [size, size, 3].
+    """A random part of a picture, scaled: uint8 [size, size, 3].
 
     Args:
       picture: RGB, its pixels not yet decoded.
@@ -170,14 +198,15 @@ def random_crop(picture: Any, size: int, draw: np.random.Generator) -> np.ndarra
       draw: of this picture alone.
     """
     left, top, width, height = random_box(*picture.size, draw)
-    mirrored = draw.random() < 0.5
     whole = picture.size
     # A JPEG is decoded at 1/2, 1/4 or 1/8 where that still has more pixels than are wanted.
     picture.draft("RGB", (whole[0] * size // width, whole[1] * size // height))
+    if picture.size == whole:  # the part alone: what is around it does not bleed in
+        part = picture.crop((left, top, left + width, top + height))
+        return np.asarray(_resized(part, (size, size), None))
     across, down = (new / old for new, old in zip(picture.size, whole, strict=True))
     box = (left * across, top * down, (left + width) * across, (top + height) * down)
-    cut = np.asarray(_resized(picture, (size, size), box))
-    return cut[:, ::-1] if mirrored else cut
+    return np.asarray(_resized(picture, (size, size), box))
 
 
 def random_box(

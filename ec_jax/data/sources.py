@@ -1,26 +1,17 @@
-"""Where images come from: scikit-learn's digits, and sets prepared by TFDS.
+"""Where images come from: scikit-learn's digits, sets of TFDS, or a folder of pictures."""
 
-TFDS reads its ArrayRecord files without TensorFlow; only *preparing* a set imports it.
-"""
-
-import contextlib
 import dataclasses
-import difflib
-import errno
 import functools
-import io
-import logging
 import os
-import tempfile
-import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ec_jax.data import network
-from ec_jax.errors import InputError
+from ec_jax.data import folder, tfds_sets, wordnet
+from ec_jax.data.pictures import Pictures, rows_of
+from ec_jax.errors import InputError, nearest
 
 _FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 _CIFAR10 = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
@@ -42,16 +33,28 @@ _SETS = {
     "cifar10": (tuple(_CIFAR10.split(",")), (32, 32, 3), 50_000),
     "cifar100": (tuple(_CIFAR100.split()), (32, 32, 3), 50_000),
 }
-_DECODED_AT_ONCE = 4096  # images in memory in TFDS's own form while a set is read
-_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-# What reading damaged files raises; anything else is a fault of the program.
-_UNREADABLE = (OSError, ValueError, RuntimeError, IndexError, KeyError, NotImplementedError)
+FOLDER = "folder"  # the set that is a folder of pictures
+DAMAGED = ("refuse", "skip")
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What is known of a set before it is read.
+
+    Attributes:
+      class_names: in the order of the labels.
+      image_shape: height, width and channels, as a network gets them.
+      train_size: training images; None where they are counted only when the set is read.
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train_size: int | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A set in memory.
+    """A set: its labels, and its images in memory or as ``Pictures``.
 
     Attributes:
       name: as in the config.
@@ -81,61 +84,75 @@ class Dataset:
 
     def images_and_labels(self, split: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The images and labels of ``rows`` of a split named ``…_train`` or ``…_test``."""
-        if split.endswith("_train"):
-            return self.train_images[rows], self.train_labels[rows]
-        return self.test_images[rows], self.test_labels[rows]
+        part = "train" if split.endswith("_train") else "test"
+        images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+        return rows_of(images, rows), labels[rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Training or test images: their labels, and ``rows -> images``."""
+
+    labels: np.ndarray
+    images: Callable[[np.ndarray], Any]
 
 
 def names() -> tuple[str, ...]:
-    """The sets there are."""
+    """The sets that are known by name alone; TFDS has more."""
     return tuple(_SETS)
-
-
-def class_names(name: str) -> tuple[str, ...]:
-    """The classes of a set, in the order of the labels."""
-    return _SETS[name][0]
-
-
-def image_shape(name: str) -> tuple[int, int, int]:
-    """Height, width and channels of a set's images."""
-    return _SETS[name][1]
-
-
-def train_size(name: str) -> int:
-    """Training images of a whole set."""
-    return _SETS[name][2]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Withholds advice and retries that TFDS logs; what matters becomes an ``InputError``."""
-    loggers = [logging.getLogger(name) for name in ("absl", "urllib3.connectionpool")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def check_name(name: str) -> None:
     """Refuses a set that does not exist."""
-    if name not in _SETS:
-        near = difflib.get_close_matches(name.lower(), _SETS, 1, 0.0)[0]
-        raise InputError(
-            "data.name", name, f"no such set; did you mean {near!r}? there are {', '.join(_SETS)}"
-        )
+    if name in _SETS or name == FOLDER:
+        return
+    try:
+        tfds_sets.open_builder(name, "")
+    except InputError as error:
+        if "no such set" not in error.remedy:
+            raise
+        near = nearest(name, [*_SETS, FOLDER])
+        remedy = f"no such set; {near} there are {', '.join(_SETS)}, {FOLDER}, and those of TFDS"
+        raise InputError("data.name", name, remedy) from error
 
 
-@_quiet()
+@functools.lru_cache(maxsize=8)
+def about(name: str, data_dir: str = "", image_size: int = 0) -> About:
+    """What is known of a set before it is read.
+
+    Args:
+      name: a set.
+      data_dir: where TFDS keeps prepared sets, or the folder of pictures.
+      image_size: pixels along the sides to which pictures are cut; 0: they are taken as they are.
+
+    Raises:
+      InputError: there is no such set, or its pictures need a size, or cannot have one.
+    """
+    check_name(name)
+    if name in _SETS:
+        found = _SETS[name]
+    elif name == FOLDER:
+        found = wordnet.titles(folder.class_names(data_dir)), (None, None, 3), None
+    else:
+        found = tfds_sets.about(name, data_dir)
+    names, shape, size = found
+    if name == "digits" and image_size:
+        raise InputError("data.image_size", image_size, "digits are taken as they are; use 0")
+    if image_size:
+        shape = (image_size, image_size, 3)
+    elif None in shape:
+        remedy = f"the pictures of {name} differ in size; give the side to cut them to, such as 224"
+        raise InputError("data.image_size", 0, remedy)
+    return About(names, shape, size)
+
+
 def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     """Refuses what ``load`` could not do, before any work and within seconds.
 
     Args:
       name: a set.
-      data_dir: where TFDS keeps prepared sets; empty: TFDS's own default.
+      data_dir: where TFDS keeps prepared sets; empty: TFDS's own default. Of the set ``folder``
+        the folder.
       manual_dir: a folder of archives; empty: they are downloaded.
 
     Raises:
@@ -143,27 +160,31 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
         is not whole, a set prepared in another format, or no network.
     """
     check_name(name)
-    for field, folder in (("data.data_dir", data_dir), ("data.manual_dir", manual_dir)):
-        if folder and not os.path.isdir(_path(folder)):
-            raise InputError(field, folder, "no such folder; make it, or correct the path")
-    if name == "digits":
-        return
-    builder = _builder(name, data_dir)
-    if builder.data_path.exists():
-        _check_prepared(builder)
-    elif manual_dir:
-        _check_archives(builder, manual_dir)
-    else:
-        _check_network(builder)
+    for field, given in (("data.data_dir", data_dir), ("data.manual_dir", manual_dir)):
+        if given and not os.path.isdir(tfds_sets.path(given)):
+            raise InputError(field, given, "no such folder; make it, or correct the path")
+    if name == FOLDER:
+        folder.class_names(data_dir)
+    elif name != "digits":
+        known = _SETS[name][0] if name in _SETS else tfds_sets.about(name, data_dir)[0]
+        tfds_sets.check(name, data_dir, manual_dir, known)
 
 
-@_quiet()
 @functools.lru_cache(maxsize=2)
 def load(
-    name: str, *, data_dir: str = "", manual_dir: str = "", subset: int = 0, seed: int = 0
+    name: str,
+    *,
+    data_dir: str = "",
+    manual_dir: str = "",
+    subset: int = 0,
+    seed: int = 0,
+    image_size: int = 0,
+    resize: int = 256,
+    damaged: str = "refuse",
 ) -> Dataset:
-    """Reads a set into memory, preparing it first where that has not been done.
+    """Reads a set, preparing it first where that has not been done.
 
+    What is taken as it is is read into memory; pictures that are cut are read when they are used.
     The last two are kept, for many runs of one process: they must not be written to.
 
     Args:
@@ -172,40 +193,70 @@ def load(
       manual_dir: as for ``check``.
       subset: training images kept, stratified by class; 0: all.
       seed: draws the subset.
+      image_size: as for ``about``.
+      resize: pixels of a picture's shorter side before the middle is cut out.
+      damaged: what becomes of pictures that cannot be decoded: ``refuse``, an error when one is
+        read, or ``skip``: all are read once, now, and those are left out and counted.
 
     Raises:
       InputError: archives that are missing, damaged or not to be had; a prepared set that is
-        damaged; a subset too large.
+        damaged; a wrong label; a subset too large.
     """
+    names = about(name, data_dir, image_size).class_names
+    cut = functools.partial(Pictures, size=image_size, resize=resize)
+    parts = _parts(name, data_dir, manual_dir, names, cut if image_size else None)
+    for which, part in zip(("training", "test"), parts, strict=True):
+        _check_labels(part.labels, len(names), which, data_dir)
+    if damaged == "skip" and image_size:
+        parts = tuple(map(_sound, parts, ("training", "test")))
+    train, test = parts
+    kept = _subset(train.labels, subset, seed)
+    labels = train.labels[kept], test.labels
+    images = train.images(kept), test.images(np.arange(len(test.labels)))
+    return Dataset(name, names, images[0], labels[0], images[1], labels[1], *labels)
+
+
+def _parts(
+    name: str, data_dir: str, manual_dir: str, names: tuple[str, ...], cut: Any
+) -> tuple[_Part, _Part]:
+    """Training and test part; ``cut`` makes pictures of files, where they are to be cut."""
     if name == "digits":
         train_images, train_labels, test_images, test_labels = _digits()
-        kept = _subset(train_labels, subset, seed)
-        train_images, train_labels = train_images[kept], train_labels[kept]
-    else:
-        builder = _builder(name, data_dir)
-        if not builder.data_path.exists():  # TFDS takes up any folder of that name
-            _prepare(builder, manual_dir)
-        _check_prepared(builder)
-        train_labels = _read_labels(builder, "train")
-        kept = _subset(train_labels, subset, seed)
-        train_images, train_labels = _read_images(builder, "train", kept), train_labels[kept]
-        test_labels = _read_labels(builder, "test")
-        test_images = _read_images(builder, "test", np.arange(len(test_labels)))
-    return Dataset(
-        name,
-        class_names(name),
-        train_images,
-        train_labels,
-        test_images,
-        test_labels,
-        train_labels,
-        test_labels,
-    )
+        return (
+            _Part(train_labels, train_images.__getitem__),
+            _Part(test_labels, test_images.__getitem__),
+        )
+    if name == FOLDER:
+        listings = folder.listing(data_dir)[1:]
+        return tuple(_Part(x.labels, functools.partial(cut, folder.files(x))) for x in listings)
+    builder = tfds_sets.prepared(name, data_dir, manual_dir, names)
+    return tuple(_of_tfds(builder, s, cut) for s in ("train", tfds_sets.test_split(builder)))
 
 
-def _path(folder: str) -> Path:
-    # pathlib's own form raises RuntimeError for a user that does not exist.
-    return Path(os.path.expanduser(folder))
+def _of_tfds(builder: Any, split: str, cut: Any) -> _Part:
+    labels = tfds_sets.read_labels(builder, split, keep=cut is not None)
+    if cut:
+        return _Part(labels, functools.partial(cut, tfds_sets.files(builder, split)))
+    return _Part(labels, functools.partial(tfds_sets.read_images, builder, split))
+
+
+def _check_labels(labels: np.ndarray, classes: int, which: str, data_dir: str) -> None:
+    for i in np.flatnonzero((labels < 0) | (labels >= classes))[:1]:
+        remedy = f"{which} image {i} has label {labels[i]}; labels go from 0 to {classes - 1}"
+        raise InputError("data.data_dir", data_dir, remedy)
+
+
+def _sound(part: _Part, which: str) -> _Part:
+    """A part without the pictures that cannot be decoded, which are named."""
+    pictures = part.images(np.arange(len(part.labels)))
+    good, found = pictures.sound()
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        listed = ", ".join(found[:3]) + more
+        print(f"data: {len(found)} damaged {which} pictures left out: {listed}", flush=True)
+    if not good.size:
+        raise InputError("data.data_dir", found[0], f"no {which} picture can be decoded")
+    return _Part(part.labels[good], lambda rows: pictures.take(good[rows]))
 
 
 def _digits() -> tuple[np.ndarray, ...]:
@@ -242,159 +293,3 @@ def _subset(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
         for c, q in zip(classes, quota, strict=True)
     ]
     return np.sort(np.concatenate(chosen))
-
-
-# Sets of TFDS.
-
-
-def _builder(name: str, data_dir: str) -> Any:
-    import tensorflow_datasets as tfds
-
-    tfds.disable_progress_bar()
-    folder = str(_path(data_dir)) if data_dir else None
-    try:
-        return tfds.builder(name, data_dir=folder, file_format="array_record")
-    except Exception as error:
-        where = folder or "the default folder of TFDS"
-        remedy = f"what {where} holds of {name} is damaged ({_reason(error)}); remove that"
-        if "File format" in str(error):
-            remedy = (
-                f"{where} holds {name} in another format than ArrayRecord, which alone is read "
-                "without TensorFlow; give another folder"
-            )
-        raise InputError("data.data_dir", data_dir, remedy) from error
-
-
-def _root(builder: Any) -> str:
-    return str(builder.data_path.parent.parent)
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def _check_archives(builder: Any, manual_dir: str) -> None:
-    folder = _path(manual_dir)
-    archives = {folder / info.filename: (url, info) for url, info in builder.url_infos.items()}
-    if missing := [path for path in archives if not os.path.isfile(path)]:
-        lacks = ", ".join(path.name for path in missing)
-        urls = " ".join(archives[path][0] for path in missing)
-        raise InputError("data.manual_dir", manual_dir, f"lacks {lacks}; put it there, from {urls}")
-    for path, (url, info) in archives.items():
-        # Half a download is the commonest damage, and seen at once; checksums take longer.
-        if (size := path.stat().st_size) != info.size:
-            remedy = f"{path.name} has {size} bytes and not {int(info.size)}; fetch it anew, {url}"
-            raise InputError("data.manual_dir", manual_dir, remedy)
-
-
-def _check_network(builder: Any) -> None:
-    if any(value and name.lower() in _PROXIES for name, value in os.environ.items()):
-        return  # the proxy knows the hosts, this machine need not
-    urls = [urllib.parse.urlparse(url) for url in builder.url_infos]
-    for host, port in {(u.hostname, u.port or (443 if u.scheme == "https" else 80)) for u in urls}:
-        if not network.reachable(host, port):
-            raise _not_to_be_had(builder, f"no network to {host}")
-
-
-def _not_to_be_had(builder: Any, reason: str) -> InputError:
-    return InputError(
-        "data.name",
-        builder.name,
-        f"not prepared in {_root(builder)}, and its archives cannot be downloaded ({reason}): on a "
-        f"machine with a network fetch {' '.join(builder.url_infos)} , copy them into a folder "
-        "here and pass --config.data.manual_dir=FOLDER",
-    )
-
-
-def _prepare(builder: Any, manual_dir: str) -> None:
-    """Downloads and unpacks; a set is there only once TFDS has renamed its finished folder."""
-    print(f"data: preparing {builder.name} in {builder.data_path}", flush=True)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # on, it announces itself on stderr
-    try:
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
-
-        with contextlib.suppress(RuntimeError):  # TensorFlow is in use already: not by us
-            # It would otherwise take the accelerator's memory away from JAX.
-            tf.config.set_visible_devices([], "GPU")
-        root = Path(_root(builder))
-        root.mkdir(parents=True, exist_ok=True)
-        # TFDS would take up what it finds unpacked under an archive's name, and MNIST's
-        # archives are named as Fashion-MNIST's: unpack where nothing is.
-        with (
-            tempfile.TemporaryDirectory(dir=root, prefix="unpacked-") as unpacked,
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            given = str(_path(manual_dir)) if manual_dir else None
-            config = tfds.download.DownloadConfig(manual_dir=given, extract_dir=unpacked)
-            builder.download_and_prepare(download_config=config)
-    except Exception as error:
-        raise _preparation_error(builder, manual_dir, error) from error
-
-
-def _preparation_error(builder: Any, manual_dir: str, error: Exception) -> InputError:
-    name, reason = builder.name, _reason(error)
-    if isinstance(error, ImportError):
-        return InputError("data.name", name, f"has to be prepared; install TensorFlow ({reason})")
-    full = isinstance(error, OSError) and error.errno in _NOT_WRITABLE
-    if full or "Not enough disk space" in reason:
-        remedy = f"{name} cannot be prepared in it ({reason}); give a folder that can be written"
-        return InputError("data.data_dir", _root(builder), remedy)
-    if manual_dir:
-        remedy = f"{name} cannot be prepared from these archives ({reason}); fetch them anew"
-        return InputError("data.manual_dir", manual_dir, remedy)
-    return _not_to_be_had(builder, reason)
-
-
-@contextlib.contextmanager
-def _readable(builder: Any) -> Iterator[None]:
-    """Turns what reading a damaged set raises into what the user can do about it."""
-    try:
-        yield
-    except _UNREADABLE as error:
-        remedy = f"remove {builder.data_path}, and it will be prepared anew"
-        damage = f"the {builder.name} in it is damaged ({_reason(error)}); {remedy}"
-        raise InputError("data.data_dir", _root(builder), damage) from error
-
-
-def _check_prepared(builder: Any) -> None:
-    """Compares a prepared set with what is known of it; reads none of its examples."""
-    with _readable(builder):
-        for split in ("train", "test"):
-            for path in builder.info.splits[split].filepaths:
-                if not path.is_file():
-                    raise FileNotFoundError(f"no file {path}")
-        found = tuple(builder.info.features["label"].names)
-        for i, (there, here) in enumerate(zip(found, class_names(builder.name), strict=True)):
-            # Ids that stand for other classes would forget the wrong ones without a word.
-            if there != here:
-                raise ValueError(f"its class {i} is {there}, should be {here}")
-
-
-def _read_labels(builder: Any, split: str) -> np.ndarray:
-    import tensorflow_datasets as tfds
-
-    with _readable(builder):
-        # Decoding images is nine tenths of the time, and most of a subset's set is not needed.
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        return np.array([e["label"] for e in _examples(source, range(len(source)))], np.int32)
-
-
-def _read_images(builder: Any, split: str, rows: np.ndarray) -> np.ndarray:
-    out = np.empty((len(rows), *image_shape(builder.name)), np.uint8)
-    with _readable(builder):
-        source = builder.as_data_source(split)
-        for i, example in enumerate(_examples(source, rows)):
-            out[i] = example["image"]
-    return out
-
-
-def _examples(source: Any, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
-    rows = [int(r) for r in rows]
-    for start in range(0, len(rows), _DECODED_AT_ONCE):
-        for example in source.__getitems__(rows[start : start + _DECODED_AT_ONCE]):
-            # What is left of a file that lost its end may be read without a complaint.
-            if any(value is None for value in example.values()):
-                raise ValueError("an example of it is empty")
-            yield example

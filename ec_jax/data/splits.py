@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ec_jax.data import wordnet
+from ec_jax.data.pictures import rows_of
 from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError
 
@@ -181,6 +183,8 @@ def _class_id(entry: str, spec: str, class_names: Sequence[str], field: str = FI
             last = len(class_names) - 1
             raise InputError(field, spec, f"class {entry} is out of range; ids go from 0 to {last}")
         return int(entry)
+    if (title := wordnet.name(entry)) in class_names:  # a WordNet id of ImageNet's
+        return list(class_names).index(title)
     names = {name.lower(): name for name in class_names}
     if entry.lower() in names:
         return list(class_names).index(names[entry.lower()])
@@ -250,7 +254,7 @@ def hold_out(dataset: Dataset, share: float) -> Dataset:
             raise InputError("data.validation", share, remedy)
         held[members[: min(max(round(share * len(members)), 1), len(members) - 1)]] = True
     parts = {
-        f"{part}_{kind}": getattr(dataset, f"train_{kind}")[rows]
+        f"{part}_{kind}": rows_of(getattr(dataset, f"train_{kind}"), np.flatnonzero(rows))
         for part, rows in (("train", ~held), ("test", held))
         for kind in ("images", "labels", "classes")
     }

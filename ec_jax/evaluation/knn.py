@@ -1,7 +1,7 @@
 """k nearest neighbours on the features of every point, and on the logits."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -83,25 +83,40 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
     splits = [s for s in QUERIES if s in features and len(features[s].labels)]
     if not splits or not parts:
         return {}
+    k, classes = context.config.evaluation.neighbors, features[splits[0]].logits.shape[-1]
+    return {
+        f"knn/{split}/{point}": value
+        for split in splits
+        for point, value in accuracies(features[split], parts, k, classes, LOGITS).items()
+    }
+
+
+def accuracies(
+    queried: Features, parts: Sequence[Features], k: int, num_classes: int, *more: str
+) -> dict[str, float]:
+    """{point: accuracy of k-NN in percent}, NaN where features are not finite.
+
+    Args:
+      queried: whose labels are to be found.
+      parts: the bank.
+      k: neighbours.
+      num_classes: C.
+      *more: ``logits``, where they are to be among the points.
+    """
     labels = np.concatenate([part.labels for part in parts])
     result = {}
-    for point in (*features[splits[0]].points, LOGITS):
-        bank = np.concatenate([_vectors(part, point) for part in parts])
-        for split in splits:
-            result[f"knn/{split}/{point}"] = _percent(
-                features[split], point, bank, labels, context.config.evaluation.neighbors
-            )
+    for point in (*queried.points, *more):
+        queries, bank = _vectors(queried, point), _bank(parts, point)
+        if not np.isfinite(queries).all() or not np.isfinite(bank).all():
+            result[point] = float("nan")
+            continue
+        predicted = knn_predict(queries, bank, labels, k, num_classes)
+        result[point] = 100.0 * float(np.mean(predicted == queried.labels))
     return result
 
 
-def _percent(
-    queried: Features, point: str, bank: np.ndarray, bank_labels: np.ndarray, k: int
-) -> float:
-    queries = _vectors(queried, point)
-    if not np.isfinite(queries).all() or not np.isfinite(bank).all():
-        return float("nan")
-    predicted = knn_predict(queries, bank, bank_labels, k, queried.logits.shape[-1])
-    return 100.0 * float(np.mean(predicted == queried.labels))
+def _bank(parts: Sequence[Features], point: str) -> np.ndarray:
+    return np.concatenate([_vectors(part, point) for part in parts])
 
 
 def _vectors(part: Features, point: str) -> np.ndarray:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from ec_jax import parallel
 from ec_jax.data import augment
-from ec_jax.evaluation import details, suite
-from ec_jax.evaluation.features import Features, Subject, extract
+from ec_jax.evaluation import details, suite, transfer
+from ec_jax.evaluation.features import Features, Forward, Subject, extract
 from ec_jax.evaluation.streamed import StreamedCKA
 from ec_jax.models.modules import spatial_mean
 from ec_jax.models.network import Variables
@@ -41,9 +41,10 @@ def measure(
       TrainingError: a number of another model is not finite.
     """
     taken, streamed = _features(scenario, models, seen or {})
+    unknown = {name: tree for name, tree in models.items() if name not in (known or {})}
     subjects = _subjects(scenario, models)
     numbers = suite.evaluate(taken, scenario.config, subjects, may_break, known)
-    for name, values in streamed.items():
+    for name, values in (*streamed.items(), *_transferred(scenario, unknown).items()):
         numbers[name] |= values
     suite.refuse_nan(numbers, may_break)
     return numbers, details.details(taken, scenario.class_names)
@@ -60,24 +61,40 @@ def _features(
     seen: Mapping[str, Mapping[str, Features]],
 ) -> tuple[dict[str, dict[str, Features]], dict[str, dict[str, float]]]:
     """{model: {split: Features}}, and what was computed of whole activations on the way."""
-    mesh, forward = scenario.mesh, _forward(scenario)
-    forwards = {
-        name: _bound(forward, parallel.replicate(_as_network(tree), mesh), mesh)
-        for name, tree in models.items()
-        if name not in seen
-    }
-    # Padded anyway: any number of devices can share it.
-    size = math.ceil(scenario.config.data.eval_batch_size / mesh.size) * mesh.size
+    forwards = _forwards(scenario, {n: tree for n, tree in models.items() if n not in seen})
     found = {name: dict(seen.get(name, {})) for name in models}
     streamed: dict[str, dict[str, float]] = {name: {} for name in models}
-    for split, rows in scenario.splits.items():
+    for split, rows in scenario.measured.items():
         images, labels = scenario.data.images_and_labels(split, rows)
         watch = StreamedCKA(models, suite.REFERENCES) if _maps(scenario) else None
-        parts = extract(forwards, images, labels, size, f"evaluate: {split}", watch)
+        batch = _batch_size(scenario)
+        parts = extract(forwards, images, labels, batch, f"evaluate: {split}", watch)
         for name, part in parts.items():
             found[name][split] = part
             streamed[name] |= watch.result(name, split) if watch else {}
     return found, streamed
+
+
+def _forwards(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Forward]:
+    mesh, forward = scenario.mesh, _forward(scenario)
+    return {
+        name: _bound(forward, parallel.replicate(_as_network(tree), mesh), mesh)
+        for name, tree in models.items()
+    }
+
+
+def _batch_size(scenario: Scenario) -> int:
+    # Padded anyway: any number of devices can share it.
+    return math.ceil(scenario.config.data.eval_batch_size / scenario.mesh.size) * scenario.mesh.size
+
+
+def _transferred(
+    scenario: Scenario, models: Mapping[str, Variables]
+) -> dict[str, dict[str, float]]:
+    if not scenario.transfer:
+        return {}
+    forwards, neighbors = _forwards(scenario, models), scenario.config.evaluation.neighbors
+    return transfer.measure(forwards, scenario.transfer, _batch_size(scenario), neighbors)
 
 
 def _maps(scenario: Scenario) -> bool:
@@ -109,7 +126,7 @@ def _forward(scenario: Scenario) -> Any:
 def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Subject]:
     images = {
         split: scenario.data.images_and_labels(split, rows)[0]
-        for split, rows in scenario.splits.items()
+        for split, rows in scenario.measured.items()
     }
     # On one device: they are trained further by programs of one device.
     device = scenario.mesh.devices.flat[0]

@@ -69,9 +69,17 @@ def _models(metrics: Mapping[str, Any]) -> list[str]:
 def _filled(metrics: Mapping[str, Any]) -> Iterator[tuple[str, list[str], str]]:
     """(label, one cell a model, goal) of every row that a model has a number for."""
     models = [metrics["models"][m] for m in _models(metrics)]
-    for label, key, digits, goal in rows(metrics["scenario"]["points"], forget_split(metrics)):
+    known = rows(metrics["scenario"]["points"], forget_split(metrics))
+    for label, key, digits, goal in (*known, *_transfer_rows(models)):
         if any(key in m for m in models):
             yield label, [f"{m[key]:.{digits}f}" if key in m else "–" for m in models], goal
+
+
+def _transfer_rows(models: Sequence[Mapping[str, float]]) -> Iterator[tuple[str, str, int, str]]:
+    """The rows of the other sets on which a run was measured."""
+    for key in dict.fromkeys(k for m in models for k in m if k.startswith("transfer/")):
+        _, name, point = key.split("/")
+        yield f"k-NN accuracy on {name}, {point} (%)", key, 1, ORACLE
 
 
 def _cost_line(metrics: Mapping[str, Any]) -> str:

@@ -2,17 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from ec_jax import parallel, rng
+from ec_jax.data.feed import Feed
 from ec_jax.data.loader import Stream
+from ec_jax.data.pictures import Pictures
 from ec_jax.models.network import Network
 from ec_jax.scenario import Scenario
 from ec_jax.training.plan import Training
 from ec_jax.training.state import TrainState
 from ec_jax.training.update import Recipe, make_update
+
+Read = Callable[[int], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,17 +27,17 @@ class Steps:
 
     Attributes:
       update: of a batch, on all devices.
-      streams: {name: what it reads of the training images}.
+      streams: {name: ``step -> its batch``, as the update takes it}.
       reads: ``step -> names``, the streams of which a step reads a batch.
       shared: what all steps have in common, on all devices.
-      scenario: whose images and devices.
+      mesh: of the devices.
     """
 
     update: parallel.PerDevice
-    streams: Mapping[str, Stream]
+    streams: Mapping[str, Read]
     reads: Callable[[int], tuple[str, ...]]
     shared: Any
-    scenario: Scenario
+    mesh: jax.sharding.Mesh
 
     def __call__(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
         """Makes the update; ``state`` is donated."""
@@ -48,7 +54,9 @@ class Steps:
           A function of n; None where they are not known.
         """
         # Steps that read the same streams are one program.
-        kinds = {self.reads(step): step for step in range(steps)}
+        kinds: dict[tuple[str, ...], int] = {}
+        for step in range(steps):
+            kinds.setdefault(self.reads(step), step)
         each = {
             names: self.update.flops(state, self.shared, self._batch(step))
             for names, step in kinds.items()
@@ -57,12 +65,9 @@ class Steps:
             return None
         return lambda n: sum(each[self.reads(step)] for step in range(n))
 
-    def _batch(self, step: int) -> dict[str, dict[str, jax.Array]]:
-        data, batch = self.scenario.data, {}
-        for name in self.reads(step):
-            rows = self.streams[name].batch_indices(step)
-            batch[name] = {"image": data.train_images[rows], "label": data.train_labels[rows]}
-        return parallel.shard(batch, self.scenario.mesh)
+    def _batch(self, step: int) -> dict[str, Any]:
+        batch = {name: self.streams[name](step) for name in self.reads(step)}
+        return parallel.shard(batch, self.mesh)
 
 
 def make_steps(
@@ -78,27 +83,58 @@ def make_steps(
       extras: what the method prepared.
     """
     c, mesh, method = scenario.config, scenario.mesh, training.method
+    cut = isinstance(scenario.data.train_images, Pictures)  # and augmented when it is decoded
     recipe = Recipe(
         training.loss,
         optimizer,
         training.trained,
         training.batch_norm_train,
-        c.data.augment,
+        "none" if cut else c.data.augment,
         training.steps,
     )
     if method:
         recipe = dataclasses.replace(recipe, view=method.view, limit=method.limit)
     update = make_update(network, recipe, *scenario.moments)
+    shared = {"key": rng.key(c.seed, training.draw), "extras": extras}
+    shared = parallel.replicate(shared, mesh)
+    if scenario.resident:
+        update, shared["data"] = partial(_of_rows, update), scenario.resident
     streams = {
-        name: Stream(indices, size, c.seed, f"{training.draw}/{name}")
+        name: _reader(scenario, Stream(indices, size, c.seed, f"{training.draw}/{name}"))
         for name, (indices, size) in training.streams.items()
     }
     names = tuple(streams)
-    shared = {"key": rng.key(c.seed, training.draw), "extras": extras}
     return Steps(
         parallel.per_device(update, mesh, c.parallel.map),
         streams,
         (lambda step: tuple(method.reads(step, training.steps))) if method else lambda _: names,
-        parallel.replicate(shared, mesh),
-        scenario,
+        shared,
+        mesh,
     )
+
+
+def _of_rows(update: Callable, state: TrainState, shared: Any, rows: Any) -> Any:
+    """An update that finds the images of its batch on the device."""
+    data = shared["data"]
+    batch = {
+        name: {key: a.at[part].get(mode="promise_in_bounds") for key, a in data.items()}
+        for name, part in rows.items()
+    }
+    return update(state, shared, batch)
+
+
+def _reader(scenario: Scenario, stream: Stream) -> Read:
+    """``step -> batch`` of a stream: rows, where the images are on the devices."""
+    data = scenario.data
+    if scenario.resident:
+        return lambda step: stream.batch_indices(step).astype(np.int32)
+    if isinstance(data.train_images, Pictures):
+        images = Feed(stream, data.train_images, scenario.config.data.augment).batch
+    else:
+        images = partial(_rows, data.train_images, stream)
+    labels = partial(_rows, data.train_labels, stream)
+    return lambda step: {"image": images(step), "label": labels(step)}
+
+
+def _rows(values: np.ndarray, stream: Stream, step: int) -> np.ndarray:
+    return values[stream.batch_indices(step)]

@@ -6,11 +6,11 @@ import pytest
 from ec_jax.data import groups, sources, splits
 from ec_jax.errors import InputError
 
-DIGITS = sources.class_names("digits")
+DIGITS = sources.about("digits").class_names
 
 
 def test_cifar100_has_twenty_superclasses_of_five():
-    names = sources.class_names("cifar100")
+    names = sources.about("cifar100").class_names
     parts, titles = groups.parse("coarse", "cifar100", names)
     assert len(parts) == len(titles) == 20
     assert all(len(part) == 5 for part in parts)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ec_jax.data import network, sources
+from ec_jax.data import network, sources, tfds_sets
 from ec_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -65,14 +65,14 @@ def offline(monkeypatch):
 )
 def test_every_set_has_its_classes(name, count):
     assert name in sources.names()
-    assert len(set(sources.class_names(name))) == count
-    assert len(sources.image_shape(name)) == 3
+    assert len(set(sources.about(name).class_names)) == count
+    assert len(sources.about(name).image_shape) == 3
 
 
 def test_cifars_classes_are_in_the_archives_order():
     # Both archives number their classes alphabetically.
     for name in ("cifar10", "cifar100"):
-        assert list(sources.class_names(name)) == sorted(sources.class_names(name))
+        assert list(sources.about(name).class_names) == sorted(sources.about(name).class_names)
 
 
 def test_fashion_mnists_classes_are_tfds():
@@ -80,11 +80,11 @@ def test_fashion_mnists_classes_are_tfds():
 
     builder = mnist.FashionMNIST
     assert builder.name == "fashion_mnist"
-    info = sources._builder("fashion_mnist", "").info
+    info = tfds_sets.open_builder("fashion_mnist", "").info
     names = info.features["label"].names
-    for ours, theirs in zip(sources.class_names("fashion_mnist"), names, strict=True):
+    for ours, theirs in zip(sources.about("fashion_mnist").class_names, names, strict=True):
         assert difflib.SequenceMatcher(None, ours.lower(), theirs.lower()).ratio() > 0.9
-    assert info.features["image"].shape == sources.image_shape("fashion_mnist")
+    assert info.features["image"].shape == sources.about("fashion_mnist").image_shape
 
 
 # Digits
@@ -94,7 +94,7 @@ def test_digits_are_scikit_learns():
     from sklearn.datasets import load_digits
 
     data = sources.load("digits")
-    assert data.image_shape == sources.image_shape("digits")
+    assert data.image_shape == sources.about("digits").image_shape
     assert data.train_images.dtype == np.uint8
     assert data.train_labels.dtype == data.test_labels.dtype == np.int32
     assert (len(data.train_labels), len(data.test_labels)) == (1437, 360)
@@ -166,14 +166,14 @@ def test_cifar_is_what_was_put_into_its_archive(name, folders, monkeypatch, offl
     archives.patch(monkeypatch, name, archive)
     sources.check(name, data_dir, manual_dir)
     data = sources.load(name, data_dir=data_dir, manual_dir=manual_dir)
-    assert data.image_shape == sources.image_shape(name)
+    assert data.image_shape == sources.about(name).image_shape
     assert data.train_images.dtype == np.uint8
     assert data.train_labels.dtype == np.int32
     assert rows(data.train_images, data.train_labels) == rows(*truth["train"])
     assert rows(data.test_images, data.test_labels) == rows(*truth["test"])
     # The archive's own names, as TFDS kept them.
-    names = sources._builder(name, data_dir).info.features["label"].names
-    assert tuple(names) == data.class_names == sources.class_names(name)
+    names = tfds_sets.open_builder(name, data_dir).info.features["label"].names
+    assert tuple(names) == data.class_names == sources.about(name).class_names
 
     # Prepared, it needs neither archives nor network.
     archive.unlink()
@@ -217,7 +217,7 @@ def test_a_damaged_archive_is_refused_and_nothing_is_left(damage, folders, monke
     assert message.startswith(f"data.manual_dir = {manual_dir!r}: cifar10 cannot be prepared")
     assert archive.name in message
     assert "\n" not in message
-    assert not sources._builder("cifar10", data_dir).is_prepared()
+    assert not tfds_sets.open_builder("cifar10", data_dir).is_prepared()
     assert not list(Path(data_dir).rglob("*.array_record*"))
 
     # The right archive is enough to go on.
@@ -233,7 +233,7 @@ def test_an_archive_with_the_right_checksum_that_cannot_be_unpacked(folders, mon
     archives.patch(monkeypatch, "cifar10", archive)
     message = refused(sources.load, "cifar10", data_dir=data_dir, manual_dir=manual_dir)
     assert message.startswith(f"data.manual_dir = {manual_dir!r}: cifar10 cannot be prepared")
-    assert not sources._builder("cifar10", data_dir).is_prepared()
+    assert not tfds_sets.open_builder("cifar10", data_dir).is_prepared()
 
 
 def test_a_set_prepared_as_tfrecord_is_refused(folders, monkeypatch, offline):

@@ -13,7 +13,7 @@ import archives
 import numpy as np
 import pytest
 
-from ec_jax.data import network, sources
+from ec_jax.data import network, sources, tfds_sets
 from ec_jax.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def no_proxy(monkeypatch):
-    for name in sources._PROXIES:
+    for name in tfds_sets._PROXIES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -126,7 +126,7 @@ def test_what_lies_unpacked_under_an_archives_name_is_not_taken_up(tmp_path, mon
     for i in range(1, 6):
         (other / f"data_batch_{i}.bin").write_bytes(bytes(3073))
     (other / "test_batch.bin").write_bytes(bytes(3073))
-    (other / "batches.meta.txt").write_text("\n".join(sources.class_names("cifar10")))
+    (other / "batches.meta.txt").write_text("\n".join(sources.about("cifar10").class_names))
     data = sources.load("cifar10", data_dir=str(tmp_path / "data"), manual_dir=str(tmp_path))
     assert sorted(data.train_labels) == sorted(truth["train"][1])
     assert {x.tobytes() for x in data.train_images} == {x.tobytes() for x in truth["train"][0]}
@@ -152,7 +152,7 @@ sources.load("cifar10", data_dir={str(tmp_path)!r}, manual_dir={str(tmp_path)!r}
 def test_the_table_of_sets_needs_none_of_the_heavy_packages():
     code = (
         "import sys; from ec_jax.data import sources, splits;"
-        "[splits.parse_forget('1', sources.class_names(n), 0) for n in sources.names()];"
+        "[splits.parse_forget('1', sources.about(n).class_names, 0) for n in sources.names()];"
         "print({'jax', 'sklearn', 'tensorflow', 'tensorflow_datasets'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

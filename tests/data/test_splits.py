@@ -11,8 +11,8 @@ from ec_jax.data.splits import EARLIER, SPLITS, parse_forget, parse_requests, sp
 from ec_jax.errors import InputError
 from ec_jax.pipeline import Experiment
 
-NAMES = sources.class_names("fashion_mnist")  # some with a space or a slash
-DIGITS = sources.class_names("digits")  # named by numbers
+NAMES = sources.about("fashion_mnist").class_names  # some with a space or a slash
+DIGITS = sources.about("digits").class_names  # named by numbers
 
 
 def dataset(labels, test_labels):
