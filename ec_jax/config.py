@@ -5,10 +5,10 @@ Nothing here needs JAX, so that a mistake is answered at once.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ec_jax import recipes, registry, rules
+from ec_jax import data_config, recipes, registry, rules
 from ec_jax.errors import InputError, nearest
 from ec_jax.recipes import flatten
 from ec_jax.rules import Number
@@ -113,49 +113,48 @@ def validate(config: Any) -> None:
     Raises:
       InputError: names the first field that cannot work, its value and the remedy.
     """
-    recipes.check_method(config.get("method"))
-    _check_fields(flatten(config), _rules() | rules.of_methods(config))
-    stage_names(config)
+    check_fields(config)
     rules.check_model(config)
-    _check_points(config)
-    _check_metrics(config.evaluation.metrics)
-    _check_maps(config)
-    from ec_jax.data import sources
-
-    found = about(config)  # what is known of a set by name is checked before its archives
-    _check_sizes(config, len(found.class_names), found.train_size)
-    _check_cut(config.data, found.image_shape)
-    _check_patch(config.model, found.image_shape)
-    label_groups(config)
-    asked = requests(config)
-    _check_samples(config, found.train_size)
+    check_points(config, rules.points(config.model))
+    data_config.check(config)
+    asked = data_config.requests(config)
     if config.ec.targets == "pseudo" and config.ec.candidates == "forget":
         remedy = "no forget sample is of the class that another is drawn to; use both or retain"
         raise InputError("ec.candidates", "forget", f"with ec.targets=pseudo {remedy}")
-    _check_similarity(config)
     if len(asked) > 1:
         _check_sequence(config)
     for request in asked:
-        forgotten = labels(config, request)
+        forgotten = data_config.labels(config, request)
         rules.check_candidates("ec.candidates", config.ec.candidates, forgotten, "both")
     if config.parallel.devices:
         check_batches(config, config.parallel.devices)
-    _check_transfer(config, found.image_shape)
-    sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
+    data_config.check_there(config)  # last: it takes the longest
 
 
-def about(config: Any) -> Any:
-    """What is known of a config's set before it is read (``ec_jax.data.sources.About``)."""
-    from ec_jax.data import sources
+def no_such_field(field: str, value: Any, known: Iterable[str]) -> InputError:
+    """The error of a field that there is not."""
+    return InputError(field, value, f"no such field; {nearest(field, list(known))}")
 
-    return sources.about(config.data.name, config.data.data_dir, config.data.image_size)
+
+def check_fields(config: Any) -> None:
+    """Refuses values of fields that cannot work whatever the data and the model are.
+
+    Raises:
+      InputError: names the first such field, its value and the remedy.
+    """
+    recipes.check_method(config.get("method"))
+    _check_fields(flatten(config), _rules() | rules.of_methods(config))
+    stage_names(config)
+    _check_metrics(config.evaluation.metrics)
+    _check_maps(config)
+    _check_similarity(config)
 
 
 def _check_fields(values: dict[str, Any], rules: dict[str, Any]) -> None:
     """Each field alone: it exists, and its value has the type and the range it must have."""
     for field, value in values.items():
         if field not in rules and not field.startswith("recipes."):
-            raise InputError(field, value, f"no such field; {nearest(field, rules)}")
+            raise no_such_field(field, value, rules)
     for field, rule in rules.items():
         if field not in values:
             raise InputError(field, None, "the config lacks this field; see configs/default.py")
@@ -181,81 +180,6 @@ def _check_similarity(config: Any) -> None:
     if config.ec.calibrated and size < 4:
         remedy = "ec.calibrated measures unbiased CKA on it; at least 4"
         raise InputError("data.forget_batch_size", size, remedy)
-
-
-def _check_sizes(config: Any, classes: int, images: int | None) -> None:
-    """A subset has images of every class and is one, and k-NN has enough neighbours."""
-    subset, neighbors = config.data.subset, config.evaluation.neighbors
-    if 0 < subset < classes:
-        raise InputError(
-            "data.subset", subset, f"leaves classes without an image; at least {classes}, or 0"
-        )
-    if images is None:
-        return  # they are counted when the set is read
-    if subset > images:
-        raise InputError("data.subset", subset, f"the set has {images} training images; 0 for all")
-    gallery = min(filter(None, (subset, images, config.evaluation.train_images)))
-    if neighbors > gallery:
-        remedy = f"there are {gallery} training images; at most that"
-        raise InputError("evaluation.neighbors", neighbors, remedy)
-
-
-def _check_cut(data: Any, shape: Sequence[int]) -> None:
-    """Pictures are not smaller than what is cut out of them; channels have their moments."""
-    if data.image_size > data.resize:
-        remedy = f"a cut of {data.image_size} pixels is taken from it; at least that"
-        raise InputError("data.resize", data.resize, remedy)
-    rules.moments(data.normalize, shape[2])
-
-
-def transfer_sets(config: Any) -> list[tuple[str, str]]:
-    """(set, its data_dir) of every set that ``evaluation.transfer`` names."""
-    found = []
-    for entry in filter(None, config.evaluation.transfer.split(",")):
-        kind, colon, path = entry.partition(":")
-        where = path if colon else config.evaluation.transfer_dir
-        found.append((kind, where))
-    return found
-
-
-def _check_transfer(config: Any, shape: Sequence[int]) -> None:
-    """The other sets are there, and are pictures such as the network takes."""
-    from ec_jax.data import sources
-
-    field, spec = "evaluation.transfer", config.evaluation.transfer
-    for name, where in transfer_sets(config):
-        if shape[0] != shape[1] or shape[2] != 3:
-            remedy = f"the network takes images of {'x'.join(map(str, shape))}, not coloured squares"
-            raise InputError(field, spec, f"{remedy}; leave it empty")
-        try:
-            sources.about(name, where, shape[0])
-            sources.check(name, where, config.data.manual_dir)
-        except InputError as error:
-            raise InputError(field, spec, f"{name}: {error.remedy}") from error
-
-
-def _check_patch(model: Any, shape: Sequence[int]) -> None:
-    """Patches cut an image without remainder."""
-    side = min(shape[:2])
-    if model.name != "resnet" and any(edge % model.patch for edge in shape[:2]):
-        near = [p for p in range(1, side + 1) if not any(edge % p for edge in shape[:2])]
-        remedy = f"images of {shape[0]}x{shape[1]} need one of {', '.join(map(str, near))}"
-        raise InputError("model.patch", model.patch, remedy)
-
-
-def _check_samples(config: Any, images: int | None) -> None:
-    from ec_jax.data import splits
-
-    spec, subset = config.forget.classes, config.data.subset
-    kind, _, rest = spec.strip().partition(":")
-    if kind != "samples":
-        return
-    for part in ("subset", "validation"):
-        if config.data[part] and not rest.isdecimal():
-            remedy = "indices are those of the whole set; with a file of them use 0, or samples:N"
-            raise InputError(f"data.{part}", config.data[part], remedy)
-    if subset or images:
-        splits.parse_samples(spec, subset or images, config.forget.seed)
 
 
 def _check_sequence(config: Any) -> None:
@@ -297,55 +221,16 @@ def stage_names(config: Any) -> tuple[str, ...]:
     return tuple(s for s in STAGES if s in asked)
 
 
-def requests(config: Any) -> tuple[tuple[int, ...], ...]:
-    """The ids of the classes that each request forgets, ascending; most configs have one."""
-    from ec_jax.data import splits
+def check_points(config: Any, points: Sequence[str]) -> None:
+    """Refuses ``ec.points`` that are not the model's, in its order, with a weight for each.
 
-    names, forget = about(config).class_names, config.forget
-    return splits.parse_requests(forget.classes, names, forget.seed, earlier_classes(config))
-
-
-def earlier_classes(config: Any) -> tuple[int, ...]:
-    """The ids of the classes that were forgotten before, ascending."""
-    from ec_jax.data import splits
-
-    return splits.parse_earlier(config.forget.earlier, about(config).class_names)
-
-
-def forget_classes(config: Any) -> tuple[int, ...]:
-    """The ids of the classes to forget, ascending.
-
-    Raises:
-      InputError: they are a sequence's, of which a run is one request.
+    Args:
+      config: of whose group ``ec`` it is.
+      points: of the model, first to last.
     """
-    found = requests(config)
-    if len(found) > 1:
-        remedy = "is a sequence, which only ec_jax.main runs; give one of its requests"
-        raise InputError("forget.classes", config.forget.classes, remedy)
-    return found[0]
-
-
-def label_groups(config: Any) -> Any:
-    """Groups of classes that are the labels, and their names; None: classes are."""
-    from ec_jax.data import groups
-
-    return groups.parse(config.data.groups, config.data.name, about(config).class_names)
-
-
-def labels(config: Any, classes: Sequence[int]) -> tuple[int, ...]:
-    """The ids of the labels that classes have, ascending: their own, or those of their groups."""
-    groups = label_groups(config)
-    if not groups:
-        return tuple(classes)
-    return tuple(i for i, group in enumerate(groups[0]) if set(group) & set(classes))
-
-
-def _check_points(config: Any) -> None:
-    """Points that the model has, in its order, and one weight for each of them."""
-    points = rules.points(config.model)
     spec = config.ec.points
     # Blanks are not stripped: the method would look for a point of that name.
-    chosen = points if spec == "all" else spec.split(",")
+    chosen = list(points) if spec == "all" else spec.split(",")
     for point in chosen:
         if point not in points:
             listed = ",".join(points)

@@ -139,7 +139,9 @@ def _import(found: Any) -> None:
     try:
         variables = torch_weights.to_variables(weights.state, architecture)
     except torch_weights.UnknownWeightsError as error:
-        raise InputError("FILE", found.path, f"is of another {architecture.name}; {error}") from error
+        raise InputError(
+            "FILE", found.path, f"is of another {architecture.name}; {error}"
+        ) from error
     origin = {
         "schema": 1,
         "file": weights.path.name,

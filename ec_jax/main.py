@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from ec_jax import config as config_lib
-from ec_jax import config_file
+from ec_jax import config_file, data_config
 from ec_jax import workdir as workdir_lib
 
 FLAGS = {"workdir": ("Where the run's results and checkpoints go.", "runs/digits")}
@@ -30,7 +30,7 @@ def main(config: Any, flags: Any) -> None:
     workdir_lib.check_workdir(config, workdir, foreign=workdir_lib.OF_A_GRID)
     command = shlex.join(["python", "-m", "ec_jax.main", *sys.argv[1:]])
     # JAX is imported only for input that can work.
-    if len(config_lib.requests(config)) > 1:
+    if len(data_config.requests(config)) > 1:
         from ec_jax import sequence
 
         sequence.run(config, workdir, command)

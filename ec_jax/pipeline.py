@@ -45,17 +45,18 @@ NEEDS = {
 }
 
 
-def checked(config: Any) -> tuple[Scenario, methods.Method]:
+def checked(config: Any, scenario: Scenario | None = None) -> tuple[Scenario, methods.Method]:
     """The scenario and the method of a config, after the checks that need no data and no folder.
 
     Args:
       config: a validated config.
+      scenario: its own, where it is not the config's.
 
     Raises:
       InputError: the devices do not go with the config, or the method cannot be made or cannot
         forget what is to be forgotten.
     """
-    scenario = Scenario(config)
+    scenario = scenario or Scenario(config)
     method = methods.build(config, scenario.network(modules=False).points)
     method.check(scenario.forget_labels)
     config_lib.check_batches(config, scenario.mesh.size)
@@ -72,6 +73,7 @@ class Experiment:
         command: str = "",
         known: Mapping[str, Mapping[str, float]] | None = None,
         seen: Mapping[str, Mapping[str, Features]] | None = None,
+        scenario: Scenario | None = None,
     ):
         """Makes every check that can be made before work starts.
 
@@ -81,6 +83,7 @@ class Experiment:
           command: by which the run was started, for its report.
           known: {model: its numbers} of models that need not be measured again.
           seen: {model: its features} of models that need not be run over the images again.
+          scenario: as for ``checked``.
 
         Raises:
           InputError: the data, the devices or a checkpoint do not go with the config.
@@ -89,7 +92,7 @@ class Experiment:
         self.workdir = Path(workdir).absolute()
         self.stages = config_lib.stage_names(config)
         self._command, self._known, self._seen = command, known, seen
-        self.scenario, self._method = checked(config)
+        self.scenario, self._method = checked(config, scenario)
         self._check_there()
         for stage in BROUGHT:
             if path := self._brought(stage):
@@ -220,6 +223,10 @@ class Experiment:
         stage = MODELS[name]
         path = self._brought(stage) or self.workdir / "checkpoints" / stage
         return checkpoint.load_model(path, self.scenario.model_shapes())
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """{model: its numbers}, once they were measured."""
+        return json.loads((self.workdir / "metrics.json").read_text())["models"]
 
     def _checkpoints(self, stage: str) -> Checkpoints:
         c = self.config.checkpoint

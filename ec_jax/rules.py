@@ -42,9 +42,7 @@ class Number:
 INT32 = 2**31 - 1  # steps and seeds are 32-bit in JAX
 # {depth: stages} of the networks, by model.name; of vit any depth from 4 has four.
 DEPTHS = {
-    "resnet": {
-        8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4, 101: 4
-    },
+    "resnet": {8: 3, 10: 4, 14: 3, 18: 4, 20: 3, 26: 4, 32: 3, 34: 4, 44: 3, 50: 4, 101: 4},
     "vit": {},
     "swin": {4: 4, 12: 4, 24: 4},
     "convnext": {4: 4, 18: 4, 36: 4},

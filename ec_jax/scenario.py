@@ -8,8 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ec_jax import config as config_lib
-from ec_jax import parallel, rules
+from ec_jax import data_config, parallel, rules
 from ec_jax.data import augment, groups, sources, splits
 from ec_jax.data.pictures import Pictures
 from ec_jax.models.network import Network, Variables, build
@@ -41,12 +40,12 @@ class Scenario:
         self.config = config
         self.mesh = parallel.make_mesh(config.parallel.devices)
         sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
-        self._groups = config_lib.label_groups(config)
-        self._named = config_lib.forget_classes(config)
-        self._earlier = config_lib.earlier_classes(config)
-        self.forget_labels = config_lib.labels(config, self._named)
+        self._groups = data_config.label_groups(config)
+        self._named = data_config.forget_classes(config)
+        self._earlier = data_config.earlier_classes(config)
+        self.forget_labels = data_config.labels(config, self._named)
         self.class_names = (
-            self._groups[1] if self._groups else config_lib.about(config).class_names
+            self._groups[1] if self._groups else data_config.about(config).class_names
         )
         self.forget_classes, self.earlier_classes = self._named, self._earlier
         if self._groups:
@@ -57,6 +56,17 @@ class Scenario:
             # Else some labels lose a part only.
             in_full = sum(len(left[i]) for i in whole) == len(self._named)
             self.forget_classes = tuple(whole) if in_full else ()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the network's images."""
+        return data_config.about(self.config).image_shape
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What a report calls the data and the model."""
+        model = self.config.model
+        return self.config.data.name, f"{model.name}{model.depth}-w{model.width}"
 
     @functools.cached_property
     def data(self) -> sources.Dataset:
@@ -98,23 +108,20 @@ class Scenario:
     @functools.cached_property
     def moments(self) -> tuple[Any, Any]:
         """float32 [c] each: mean and deviation by which all images are normalised."""
-        shape = config_lib.about(self.config).image_shape
-        given = rules.moments(self.config.data.normalize, shape[2])
+        given = rules.moments(self.config.data.normalize, self.image_shape[2])
         return tuple(map(np.float32, given)) if given else augment.moments(self.data.train_images)
 
     @property
     def transfer(self) -> list[tuple[str, Callable[[], sources.Dataset]]]:
         """(name, what reads it) of the other sets on which the features are measured."""
         data = self.config.data
-        side = config_lib.about(self.config).image_shape[0]
+        side = self.image_shape[0]
         resize = data.resize if data.image_size else round(side * TRANSFER_RESIZE)
         found = []
-        for name, where in config_lib.transfer_sets(self.config):
+        for name, where in data_config.transfer_sets(self.config):
             manual, skip = data.manual_dir, data.damaged
             more = {"data_dir": where, "manual_dir": manual, "damaged": skip}
-            read = functools.partial(
-                sources.load, name, image_size=side, resize=resize, **more
-            )
+            read = functools.partial(sources.load, name, image_size=side, resize=resize, **more)
             label = Path(where).name if name == sources.FOLDER else name.replace("/", "-")
             found.append((label, read))
         return found
@@ -139,30 +146,30 @@ class Scenario:
 
     def model_shapes(self) -> Variables:
         """Shapes and types of the backbone's {"params", "batch_stats"}; nothing is computed."""
-        network, shape = self.network(modules=False), config_lib.about(self.config).image_shape
+        network, shape = self.network(modules=False), self.image_shape
         variables = jax.eval_shape(lambda: network.init(jax.random.key(0), shape))
         return {c: tree["backbone"] for c, tree in variables.items()}
 
     def describe(self) -> dict[str, Any]:
         """What is measured on what, for a file of results; without method and seed."""
-        c = self.config
+        dataset, model = self.names
         return {
-            "dataset": c.data.name,
+            "dataset": dataset,
             "forget_classes": list(self.forget_classes),
             "forget_names": [self.class_names[i] for i in self.forget_classes],
             **self._in_part(),
             **self._before(),
             "images": {split: len(rows) for split, rows in self.measured.items()},
-            "model": f"{c.model.name}{c.model.depth}-w{c.model.width}",
+            "model": model,
             "points": list(self.network().points),
-            "features": c.evaluation.features,
+            "features": self.config.evaluation.features,
         }
 
     def _before(self) -> dict[str, list]:
         """The classes forgotten before, where there are some."""
         if not self._earlier:
             return {}
-        names = config_lib.about(self.config).class_names
+        names = data_config.about(self.config).class_names
         named = [names[i] for i in self._earlier]
         return {"earlier_classes": list(self._earlier), "earlier_names": named}
 
@@ -172,5 +179,5 @@ class Scenario:
             return {}
         if not self._named:
             return {"forget": f"{len(self.splits['forget_train'])} training images"}
-        names = config_lib.about(self.config).class_names
+        names = data_config.about(self.config).class_names
         return {"forget": "sub-class " + ", ".join(names[i] for i in self._named)}

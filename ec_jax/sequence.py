@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ec_jax import config as config_lib
+from ec_jax import data_config
 from ec_jax import workdir as workdir_lib
-from ec_jax.data import sources
 from ec_jax.errors import TrainingError
 from ec_jax.pipeline import Experiment, checked
 from ec_jax.report import markup, table
@@ -31,8 +30,8 @@ def request_configs(config: Any, workdir: Path) -> dict[str, Any]:
       {folder in the workdir: the config of the run there}, first to last.
     """
     found: dict[str, Any] = {}
-    before, start = list(config_lib.earlier_classes(config)), config.original.checkpoint
-    for i, classes in enumerate(config_lib.requests(config), 1):
+    before, start = list(data_config.earlier_classes(config)), config.original.checkpoint
+    for i, classes in enumerate(data_config.requests(config), 1):
         one = config.copy_and_resolve_references().unlock()
         # As ids: a file of classes may change, and a draw depends on what was drawn before.
         one.forget.classes, one.forget.earlier = (",".join(map(str, c)) for c in (classes, before))
@@ -71,11 +70,11 @@ def run(config: Any, workdir: str | Path, command: str = "") -> None:
         except TrainingError as error:
             raise TrainingError(_with_the_rest(error, folder, configs)) from error
     metrics = {f: json.loads((workdir / f / "metrics.json").read_text()) for f in configs}
-    names = config_lib.about(config).class_names
+    names = data_config.about(config).class_names
     requests = [
         _request(folder, found, classes, names)
         for (folder, found), classes in zip(
-            metrics.items(), config_lib.requests(config), strict=True
+            metrics.items(), data_config.requests(config), strict=True
         )
     ]
     title = f"{config.data.name}, {len(requests)} requests, method {config.method}"

@@ -16,15 +16,16 @@ LAYERS = [
     {"parallel"},
     {"data", "models", "losses", "kernels"},
     {"methods"},
+    {"data_config"},
     {"config"},
     {"workdir", "command"},
     {"scenario", "config_file"},
-    {"training", "checkpoint"},
+    {"training", "checkpoint", "torch_files"},
     {"evaluation"},
     {"report"},
     {"pipeline"},
     {"cells", "sequence"},
-    {"main", "audit", "compare", "sweep"},
+    {"main", "audit", "compare", "sweep", "convert"},
     {"tune"},
 ]
 # Rooms of one layer that know nothing of each other.

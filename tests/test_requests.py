@@ -5,7 +5,7 @@ from small_run import small
 from test_config import changed, refusal, set_field
 
 from ec_jax import config as config_lib
-from ec_jax import sequence
+from ec_jax import data_config, sequence
 from ec_jax.pipeline import Experiment
 from ec_jax.scenario import Scenario
 
@@ -42,8 +42,8 @@ def test_what_was_forgotten_before_is_not_forgotten_again():
 
 
 def test_the_requests_of_a_config():
-    assert config_lib.requests(changed()) == ((3,),)
-    assert config_lib.requests(changed(forget__classes="5; 8,1;0")) == ((5,), (1, 8), (0,))
+    assert data_config.requests(changed()) == ((3,),)
+    assert data_config.requests(changed(forget__classes="5; 8,1;0")) == ((5,), (1, 8), (0,))
     config_lib.validate(changed(forget__classes="5;1", forget__earlier="3"))
 
 
@@ -75,7 +75,7 @@ def test_a_label_is_forgotten_when_nothing_of_it_is_left(classes, earlier, label
 
 
 def test_a_run_is_of_one_request():
-    message = refusal(changed(forget__classes="5;1"), config_lib.forget_classes)
+    message = refusal(changed(forget__classes="5;1"), data_config.forget_classes)
     assert message.startswith("forget.classes = '5;1': is a sequence, which only ec_jax.main runs")
 
 
@@ -105,10 +105,10 @@ def test_what_the_method_refuses_of_a_later_request_is_refused_before_the_first(
 
 
 def test_the_labels_of_classes():
-    assert config_lib.labels(changed(), (3, 5)) == (3, 5)
+    assert data_config.labels(changed(), (3, 5)) == (3, 5)
     config = changed(data__groups=GROUPS)
-    assert config_lib.labels(config, (3, 2, 5)) == (1, 2)
-    assert config_lib.labels(config, ()) == ()
+    assert data_config.labels(config, (3, 2, 5)) == (1, 2)
+    assert data_config.labels(config, ()) == ()
     config_lib.validate(
         changed(data__groups=GROUPS, forget__classes="0,2", ec__candidates="forget")
     )

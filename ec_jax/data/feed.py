@@ -6,7 +6,6 @@ was cut off goes on with the very next picture, in the middle of an epoch, too.
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 

@@ -113,6 +113,4 @@ def _cut(whole: Listing) -> tuple[Listing, Listing]:
     place = np.concatenate([np.arange(n) for n in np.bincount(whole.labels)])
     held = place % _HELD_OUT == _HELD_OUT - 1
     parts = (np.flatnonzero(~held), np.flatnonzero(held))
-    return tuple(
-        Listing(tuple(whole.paths[i] for i in rows), whole.labels[rows]) for rows in parts
-    )
+    return tuple(Listing(tuple(whole.paths[i] for i in rows), whole.labels[rows]) for rows in parts)

@@ -70,5 +70,7 @@ class Stream:
             order = draw.permutation(len(self._indices))
             # A batch rarely spans more than two epochs; older orders are not needed again. A new
             # dictionary: several threads may read this one.
-            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1} | {epoch: order}
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1} | {
+                epoch: order
+            }
         return order

@@ -209,9 +209,7 @@ def random_crop(picture: Any, size: int, draw: np.random.Generator) -> np.ndarra
     return np.asarray(_resized(picture, (size, size), box))
 
 
-def random_box(
-    width: int, height: int, draw: np.random.Generator
-) -> tuple[int, int, int, int]:
+def random_box(width: int, height: int, draw: np.random.Generator) -> tuple[int, int, int, int]:
     """(left, top, width, height) of a random part: of ``AREA`` of the whole, of ``ASPECT``.
 
     After ten draws that do not fit the middle is taken, with the nearest aspect ratio allowed.

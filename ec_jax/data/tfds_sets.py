@@ -274,6 +274,7 @@ def _encoded(builder: Any, split: str) -> Any:
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
+@quiet()
 def read_labels(builder: Any, split: str, *, keep: bool = False) -> np.ndarray:
     """int32 [n], the labels of a split.
 
@@ -299,6 +300,7 @@ def read_labels(builder: Any, split: str, *, keep: bool = False) -> np.ndarray:
     return labels
 
 
+@quiet()
 def read_images(builder: Any, split: str, rows: np.ndarray) -> np.ndarray:
     """uint8 [k, h, w, c], the images at ``rows`` of a split, which are all of one size."""
     out = np.empty((len(rows), *builder.info.features["image"].shape), np.uint8)

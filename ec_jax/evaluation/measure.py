@@ -118,7 +118,11 @@ def _forward(scenario: Scenario) -> Any:
     def forward(variables, images):
         points, logits = network.activations(variables, augment.normalize(images, mean, std))
         maps = {p: a.astype(jnp.float32) for p, a in points.items()}
-        return {p: spatial_mean(a) for p, a in maps.items()}, logits, maps if _maps(scenario) else {}
+        return (
+            {p: spatial_mean(a) for p, a in maps.items()},
+            logits,
+            maps if _maps(scenario) else {},
+        )
 
     return forward
 

@@ -48,12 +48,12 @@ class ECModule(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         """Maps an activation to (embedding [b, d], logits [b, C]), both float32.
 
-        An activation is a map [b, h, w, c], or tokens [b, 1 + n, c] of a square of patches, the
-        class token, which is not read, before them.
+        An activation is a map [b, h, w, c]; tokens [b, n, c] of a square of patches, where a class
+        token before them is not read; or, unless ``kind`` is ``conv``, a vector [b, c].
         """
         if x.ndim == 3:
-            side = math.isqrt(x.shape[1] - 1)
-            x = x[:, 1:].reshape(x.shape[0], side, side, x.shape[2])
+            side = math.isqrt(x.shape[1])
+            x = x[:, -side * side :].reshape(x.shape[0], side, side, x.shape[2])
         if self.kind == "conv":
             for width, stride in zip(self.widths, self.strides, strict=True):
                 x = nn.Conv(

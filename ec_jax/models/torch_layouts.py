@@ -7,12 +7,11 @@ how an array is turned: see ``TURNS``.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
-from ec_jax.models import convnext, resnet, swin, vit
+from ec_jax.models import convnext, resnet, swin
 
 Entry = tuple[tuple[str, ...], str, str]
 LAYOUTS = {

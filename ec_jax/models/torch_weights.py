@@ -149,9 +149,13 @@ def to_variables(state: Mapping[str, np.ndarray], architecture: Architecture) ->
     missing = [key for key in wanted if key not in state]
     left = [key for key in state if key not in wanted and not _DERIVED.search(key)]
     if missing or left:
-        raise UnknownWeightsError("; ".join(filter(None, (
-            _listed("missing", sorted(missing)), _listed("unknown", sorted(left))
-        ))))
+        raise UnknownWeightsError(
+            "; ".join(
+                filter(
+                    None, (_listed("missing", sorted(missing)), _listed("unknown", sorted(left)))
+                )
+            )
+        )
     flat = {ours: _ours(state[theirs], kind) for ours, theirs, kind in table}
     return {"batch_stats": {}, **traverse_util.unflatten_dict(flat)}
 

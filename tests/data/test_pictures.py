@@ -29,7 +29,9 @@ KINDS = {  # {what a file may be: its bytes}
 
 def of(contents, size=16, resize=20):
     """``Pictures`` of bytes."""
-    files = pictures.Files(contents.__getitem__, "picture {}".format, len(contents), "data.data_dir")
+    files = pictures.Files(
+        contents.__getitem__, "picture {}".format, len(contents), "data.data_dir"
+    )
     return pictures.Pictures(files, size=size, resize=resize)
 
 
@@ -112,7 +114,9 @@ def test_without_a_crop_training_sees_the_middle():
     flipped = [found.crop(0, np.random.default_rng(seed), "flip") for seed in range(20)]
     mirrored = sum((cut == found[0:1][0][:, ::-1]).all() for cut in flipped)
     assert 3 < mirrored < 17
-    assert all((cut == found[0:1][0]).all() or (cut == found[0:1][0][:, ::-1]).all() for cut in flipped)
+    assert all(
+        (cut == found[0:1][0]).all() or (cut == found[0:1][0][:, ::-1]).all() for cut in flipped
+    )
 
 
 DAMAGED = {
@@ -142,8 +146,12 @@ def test_rows_of_pictures_are_those_of_an_array():
     found = of([jpegs.jpeg(i % 4, i) for i in range(6)])
     whole = found[0:6]
     for rows in ([3, 1], np.array([True, False, True, False, False, True]), slice(1, 4)):
-        np.testing.assert_array_equal(found[rows] if isinstance(rows, slice) else found.take(rows)[0:9], whole[rows])
-    np.testing.assert_array_equal(pictures.rows_of(whole, [2, 2]), pictures.rows_of(found, [2, 2])[0:2])
+        np.testing.assert_array_equal(
+            found[rows] if isinstance(rows, slice) else found.take(rows)[0:9], whole[rows]
+        )
+    np.testing.assert_array_equal(
+        pictures.rows_of(whole, [2, 2]), pictures.rows_of(found, [2, 2])[0:2]
+    )
 
 
 # The feed of training.

@@ -46,7 +46,9 @@ def load(name, folders, **options):
 
 def shown(data, part):
     images, labels = getattr(data, f"{part}_images"), getattr(data, f"{part}_labels")
-    return sorted((int(y), x.tobytes()) for x, y in zip(images[0 : len(labels)], labels, strict=True))
+    return sorted(
+        (int(y), x.tobytes()) for x, y in zip(images[0 : len(labels)], labels, strict=True)
+    )
 
 
 def still(data):
@@ -137,9 +139,7 @@ def test_svhn_is_read_into_memory(folders, monkeypatch):
         images = draw.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
         path = manual_dir / f"{part}_32x32.mat"
         savemat(path, {"X": images, "y": labels[:, None].astype(np.uint8)})
-        truth[part] = sorted(
-            (int(y % 10), images[..., i].tobytes()) for i, y in enumerate(labels)
-        )
+        truth[part] = sorted((int(y % 10), images[..., i].tobytes()) for i, y in enumerate(labels))
     expect(monkeypatch, "svhn_cropped", *manual_dir.glob("*.mat"))
     data = load("svhn_cropped", folders)
     assert data.class_names == tuple("0123456789")
@@ -173,7 +173,12 @@ def test_birds(folders, monkeypatch):
             lists["bounding_boxes"].append(f"{number} 2.0 3.0 20.0 30.0")
     files |= {f"CUB_200_2011/{n}.txt": "\n".join(v).encode() + b"\n" for n, v in lists.items()}
     archive = jpegs.tree(manual_dir / "CUB_200_2011.tgz", files)
-    expect(monkeypatch, "caltech_birds2011", archive, jpegs.tree(manual_dir / "segmentations.tgz", masks))
+    expect(
+        monkeypatch,
+        "caltech_birds2011",
+        archive,
+        jpegs.tree(manual_dir / "segmentations.tgz", masks),
+    )
     data = load("caltech_birds2011", folders, image_size=16, resize=20)
     assert len(data.class_names) == 200
     assert sorted(data.train_labels.tolist()) == [0] * 3 + [1] * 3 + [199] * 3
@@ -206,7 +211,9 @@ def test_what_is_no_set_of_labelled_images_is_refused():
     sources.about.cache_clear()
     with pytest.raises(InputError, match=r"no set of images with one label each"):
         sources.check_name("imdb_reviews")
-    with pytest.raises(InputError, match=r"data.name = 'cifar11': no such set; did you mean 'cifar10'"):
+    with pytest.raises(
+        InputError, match=r"data.name = 'cifar11': no such set; did you mean 'cifar10'"
+    ):
         sources.check_name("cifar11")
 
 

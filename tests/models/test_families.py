@@ -42,7 +42,9 @@ def test_points_are_sown_in_their_order_with_their_widths_and_sides(name):
     assert net.points == tuple(maps) == ("stage1", "stage2", "stage3", "stage4")
     assert logits.shape == (3, 5)
     assert logits.dtype == jnp.float32
-    for (point, a), width, side in zip(maps.items(), net.backbone.widths, SMALL[name][4], strict=True):
+    for (point, a), width, side in zip(
+        maps.items(), net.backbone.widths, SMALL[name][4], strict=True
+    ):
         shape = (3, 1 + side**2, width) if name == "vit" else (3, side, side, width)
         assert a.shape == shape, point
 

@@ -157,7 +157,9 @@ def test_every_layout_comes_back_bit_by_bit(name, layout):
 def test_what_is_missing_and_what_is_left_over_is_named():
     made = Architecture("convnext", 4, 8, 5, "timm", patch=4)
     shapes = jax.eval_shape(lambda: network(made).init(jax.random.key(0), (32, 32, 3)))
-    variables = {c: jax.tree.map(lambda s: np.zeros(s.shape), t["backbone"]) for c, t in shapes.items()}
+    variables = {
+        c: jax.tree.map(lambda s: np.zeros(s.shape), t["backbone"]) for c, t in shapes.items()
+    }
     state = torch_weights.to_state(variables, made)
     del state["head.norm.bias"]
     state |= {"aux.weight": np.zeros(3), "aux.num_batches_tracked": np.zeros(())}

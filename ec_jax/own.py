@@ -1,0 +1,280 @@
+"""Unlearning a model of one's own, from Python: any Flax module, arrays, no config file."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from ec_jax import checkpoint, parallel, recipes
+from ec_jax import config as config_lib
+from ec_jax.data import augment
+from ec_jax.data.sources import Dataset
+from ec_jax.errors import InputError
+from ec_jax.evaluation.measure import measure
+from ec_jax.models import own
+from ec_jax.models.modules import ECModules
+from ec_jax.models.network import Network, Variables
+from ec_jax.pipeline import Experiment
+from ec_jax.scenario import Scenario
+
+Examples = tuple[Any, Any]  # images [n, h, w, c] and labels [n]
+# Methods that must know how a network is made inside.
+UNSUITED = {
+    "damp": "it projects the kernels of a ResNet",
+    "head_distill": "it must know which layer is the head",
+    "pour_d": "it must know which layer is the head",
+}
+_METRICS = "accuracy,agreement,cka,knn,variance,probe,gap"
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlearned:
+    """What came of it.
+
+    Attributes:
+      variables: as the model's own: ``params`` and, where it has some, ``batch_stats``.
+      metrics: {"original", "unlearned" and, where there is one, "oracle": {key: number}}, see
+        docs/metrics.md.
+      workdir: where checkpoints and, with an oracle, the report are; None: nothing was kept.
+    """
+
+    variables: Variables
+    metrics: dict[str, dict[str, float]]
+    workdir: Path | None
+
+
+def unlearn(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    *,
+    forget: Examples,
+    retain: Examples,
+    points: Sequence[str] | None = None,
+    test: Examples | None = None,
+    oracle: Mapping[str, Any] | str | None = None,
+    method: str = "ec",
+    settings: Mapping[str, Any] | None = None,
+    normalize: tuple[Sequence[float], Sequence[float]] | None = None,
+    switch: str = "train",
+    workdir: str | Path | None = None,
+) -> Unlearned:
+    """Takes the forget set out of a trained model.
+
+    Args:
+      model: a Flax linen module; ``model.apply(variables, images)`` gives logits [b, C].
+      variables: of the trained model; they are not changed.
+      forget: images [n, h, w, c] and integer labels [n] of what is to be forgotten. Classes that
+        ``retain`` has none of are forgotten as a whole; else these images are.
+      retain: images and labels of what is to be kept.
+      points: supervision points, first to last, by the names under which the model sows them or
+        by its submodules' names; None: all that it sows.
+      test: images and labels of both that were not trained on, for the metrics; None: the metrics
+        are of the training images alone.
+      oracle: variables of a model retrained without the forget set; ``"train"``: one is trained,
+        as ``settings`` say of the original (``original.*``). With one there are a verdict and a
+        report in ``workdir``.
+      method: as ``config.method``.
+      settings: {field of the config: value}: ``{"unlearn.steps": 100, "ec.lambda": 3.0}``; all are
+        described in configs/default.py. A method's recipe gives way to them.
+      normalize: mean and deviation of every channel, of uint8 images scaled to [0, 1]; None:
+        those of these images. Images of floating point are taken as they are.
+      switch: the argument of ``model.__call__`` that says whether it trains: ``"train"``,
+        ``"deterministic"``, or ``""`` for none.
+      workdir: a new folder, or one of the same call that was cut off, which then goes on; None:
+        nothing is kept.
+
+    Returns:
+      The variables without what was to be forgotten, and what was measured.
+
+    Raises:
+      InputError: names the argument, its value and the remedy.
+      TrainingError: training could not go on.
+    """
+    config = _config(method, dict(settings or {}), oracle)
+    data, splits, forgotten = _data(forget, retain, test)
+    adapted = own.adapt(model, variables, data.image_shape, points, switch)
+    moments = _moments(data.train_images, normalize)
+    scenario = OwnScenario(config, adapted, data, splits, forgotten, moments)
+    config_lib.check_points(config, adapted.points)
+    if config.modules.kind == "conv" and (flat := set(adapted.vectors) & set(adapted.points[:-1])):
+        remedy = f"{sorted(flat)[0]} is a vector, which has no map; use pool or mlp"
+        raise InputError("modules.kind", "conv", remedy)
+    if workdir is not None:
+        return _run(config, scenario, variables, oracle, Path(workdir).expanduser().absolute())
+    with tempfile.TemporaryDirectory(prefix="ec_jax-") as made:
+        found = _run(config, scenario, variables, oracle, Path(made))
+        return dataclasses.replace(found, workdir=None)
+
+
+def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
+    from configs import default
+
+    if method in UNSUITED:
+        raise InputError("method", method, f"{UNSUITED[method]}; use another")
+    config = default.get_config().unlock()
+    known = config_lib.flatten(config)
+    settings = {"evaluation.metrics": _METRICS, "parallel.devices": 1, **settings}
+    for field, value in settings.items():
+        if field not in known:
+            raise config_lib.no_such_field(field, value, known)
+        if field.startswith(("model.", "data.name", "data.data_dir", "forget.", "oracle.")):
+            raise InputError(field, value, "is given by the arguments of unlearn; leave it out")
+    config.update_from_flattened_dict({"method": method, **settings})
+    config.stages = "all" if oracle is not None else "proxy,modules,unlearn"
+    config = recipes.complete(config.lock(), settings)
+    config_lib.check_fields(config)
+    return config
+
+
+def _data(
+    forget: Examples, retain: Examples, test: Examples | None
+) -> tuple[Dataset, dict[str, np.ndarray], tuple[int, ...]]:
+    """The set, its splits, and the classes that are forgotten as a whole."""
+    given = {"forget": forget, "retain": retain} | ({"test": test} if test is not None else {})
+    parts = {name: _examples(name, part) for name, part in given.items()}
+    images, labels = (
+        np.concatenate([parts[name][i] for name in ("forget", "retain")]) for i in (0, 1)
+    )
+    test_images, test_labels = parts.get("test", (images[:0], labels[:0]))
+    lost = set(parts["forget"][1].tolist()) - set(parts["retain"][1].tolist())
+    whole = lost == set(parts["forget"][1].tolist())
+    forgotten = tuple(sorted(lost)) if whole else ()
+    count = len(parts["forget"][1])
+    of_test = np.isin(test_labels, forgotten)
+    splits = {
+        "forget_train": np.arange(count),
+        "retain_train": np.arange(count, len(labels)),
+        "forget_test": np.flatnonzero(of_test),
+        "retain_test": np.flatnonzero(~of_test),
+    }
+    names = tuple(map(str, range(max(labels.max(), *test_labels, 0) + 1)))
+    data = Dataset("own", names, images, labels, test_images, test_labels, labels, test_labels)
+    return data, splits, forgotten
+
+
+def _examples(name: str, part: Examples) -> Examples:
+    try:
+        images, labels = (np.asarray(values) for values in part)
+    except (TypeError, ValueError) as error:
+        raise InputError(name, type(part).__name__, "give images and labels: two arrays") from error
+    kind, shape = str(images.dtype), "x".join(map(str, images.shape))
+    if images.ndim != 4 or not len(images) or images.dtype.kind not in "uf":
+        remedy = "images are uint8 or floating point [n, h, w, c], n >= 1"
+        raise InputError(name, f"{kind} {shape}", remedy)
+    if images.dtype.kind == "u" and images.dtype != np.uint8:
+        raise InputError(name, kind, "integer images are uint8")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
+        remedy = f"labels are integers >= 0, one for each of {len(images)} images"
+        raise InputError(name, f"{labels.dtype} {labels.shape}", remedy)
+    return images if images.dtype == np.uint8 else images.astype(np.float32), labels.astype(
+        np.int32
+    )
+
+
+def _moments(images: np.ndarray, given: Any) -> tuple[np.ndarray, np.ndarray]:
+    channels = images.shape[-1]
+    if images.dtype != np.uint8:
+        if given is not None:
+            raise InputError("normalize", given, "is for uint8 images; these are taken as they are")
+        return np.zeros(channels, np.float32), np.full(channels, 1 / 255, np.float32)
+    if given is None:
+        return augment.moments(images)
+    mean, std = (np.asarray(row, np.float32) for row in given)
+    if not mean.shape == std.shape == (channels,) or not (std > 0).all():
+        raise InputError("normalize", given, f"give {channels} means and as many deviations > 0")
+    return mean, std
+
+
+class OwnScenario(Scenario):
+    """What the arguments of ``unlearn`` say, in the place of a config."""
+
+    def __init__(
+        self,
+        config: Any,
+        model: own.OwnModel,
+        data: Dataset,
+        splits: Mapping[str, np.ndarray],
+        forgotten: tuple[int, ...],
+        moments: tuple[np.ndarray, np.ndarray],
+    ):
+        """Loads nothing: all is given."""
+        if len(data.class_names) > model.num_classes:
+            remedy = f"the model has {model.num_classes} outputs; labels go up to one less"
+            raise InputError("labels", len(data.class_names) - 1, remedy)
+        self.config = config
+        self.mesh = parallel.make_mesh(config.parallel.devices)
+        self.class_names = tuple(map(str, range(model.num_classes)))
+        self.forget_classes = self.forget_labels = forgotten
+        self.earlier_classes = ()
+        self._model, self._of_classes = model, bool(forgotten)
+        # In the places of the properties of the same names, which would read a config.
+        self.__dict__ |= {"data": data, "splits": dict(splits), "moments": moments}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return self.data.image_shape
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What a report calls the data and the model."""
+        return "own data", type(self._model.module).__name__
+
+    @property
+    def transfer(self) -> list:
+        """No other sets."""
+        return []
+
+    def network(self, modules: bool = True) -> Network:
+        """The model, with EC modules or without."""
+        if not modules:
+            return Network(self._model)
+        m, kind = self._model, self.config.modules.kind
+        made = ECModules(
+            kind, m.num_classes, m.points, m.widths, m.strides, axis_name=parallel.AXIS
+        )
+        return Network(m, made)
+
+    def _before(self) -> dict[str, list]:
+        return {}
+
+    def _in_part(self) -> dict[str, str]:
+        if self._of_classes:
+            return {}
+        return {"forget": f"{len(self.splits['forget_train'])} training images"}
+
+
+def _run(
+    config: Any,
+    scenario: OwnScenario,
+    variables: Mapping[str, Any],
+    oracle: Mapping[str, Any] | str | None,
+    workdir: Path,
+) -> Unlearned:
+    given = {"original": variables} | ({"oracle": oracle} if isinstance(oracle, Mapping) else {})
+    config = config.copy_and_resolve_references().unlock()
+    for name, tree in given.items():
+        folder = workdir / "given" / name
+        if not folder.exists():
+            checkpoint.save_model(folder, _whole(tree))
+        config[name].checkpoint = str(folder)
+    scenario.config = config = config.lock()
+    run = Experiment(config, workdir, scenario=scenario)
+    run.run()
+    found = run.model("unlearned")
+    if oracle is not None:
+        metrics = run.metrics()
+    else:
+        models = {"original": _whole(variables), "unlearned": found}
+        metrics, _ = measure(scenario, models)
+    kept = {name: tree for name, tree in found.items() if name in variables}
+    return Unlearned(kept, metrics, workdir)
+
+
+def _whole(variables: Mapping[str, Any]) -> Variables:
+    return {name: jax.device_get(variables.get(name, {})) for name in own.COLLECTIONS}
