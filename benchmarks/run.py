@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cka, extraction, knn, memory, timing
+from benchmarks import cka, extraction, knn, memory, pictures, timing
 
 FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results" / "evaluation.json"
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "knn": knn.scikit_learn,
     "extraction": extraction.passes,
     "memory": memory.streaming,
+    "pictures": pictures.torch_loader,
 }
 HEAD = "| Name | What | Against | Measured | At least |\n| --- | --- | --- | --- | --- |\n"
 
@@ -34,7 +35,10 @@ def measured(entry: dict[str, Any]) -> tuple[str, str]:
         pairs, load = len(entry["ours_seconds"]), entry["load"]
         spread = f"{r['lowest']:.2f} to {r['highest']:.2f}, {pairs} pairs, load {load:.1f}"
         wanted = "–" if entry["target"] is None else f"≥ {entry['target']:.1f}×"
-        return f"{r['median']:.2f}× ({spread}); CPU {r['cpu']:.2f}×", wanted
+        cpu = f"; CPU {r['cpu']:.2f}×" if "cpu" in r else ""
+        rates = entry.get("images_per_second", {})
+        cpu += "".join(f"; {side} {rate} images/s" for side, rate in rates.items())
+        return f"{r['median']:.2f}× ({spread}){cpu}", wanted
     if "total" in entry:
         t, passes = entry["total"], len(entry["passes"])
         return f"{passes} passes, {t['images']} images, {t['padding']} rows of padding", "once"

@@ -7,6 +7,7 @@ and ``cost`` (JSON). Orbax writes into a temporary folder and renames it, so a s
 whole or not at all.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ec_jax.models.network import Variables
 from ec_jax.training.state import TrainState
 
 _MANIFEST = bytes.fromhex("0cdb3a2a")  # what a manifest of arrays begins with
+ORIGIN = "origin.json"  # beside an imported model: what it was made from
 _ITEMS = ("model", "training", "cost")
 
 
@@ -223,6 +225,15 @@ def save_model(folder: Path, variables: Variables) -> None:
     """Writes a backbone's {"params", "batch_stats"} where ``find_model`` finds it."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(Path(folder).absolute() / "model", variables)
+
+
+def origin(path: str | Path, field: str) -> dict[str, Any]:
+    """What an imported model was made from, as ``ec_jax.convert`` left it; else nothing."""
+    folder = find_model(path, field)
+    for place in (folder, folder.parent):
+        if (place / ORIGIN).is_file():
+            return json.loads((place / ORIGIN).read_text(encoding="utf-8"))
+    return {}
 
 
 def _template(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -26,7 +26,6 @@ from typing import Any
 from ec_jax import command
 from ec_jax.errors import InputError, nearest
 
-ORIGIN = "origin.json"  # beside an imported model: what it was made from
 MODELS = {  # {name: fields of the config's model group}
     **{f"resnet{depth}": {"name": "resnet", "depth": depth} for depth in (18, 34, 50, 101)},
     **{
@@ -155,7 +154,7 @@ def _import(found: Any) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as part:
         checkpoint.save_model(Path(part) / "made", variables)
-        workdir.write_json(Path(part) / "made" / ORIGIN, origin)
+        workdir.write_json(Path(part) / "made" / checkpoint.ORIGIN, origin)
         os.replace(Path(part) / "made", out)
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
     print("To start from it:")

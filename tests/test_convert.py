@@ -1,0 +1,296 @@
+"""The command between PyTorch's files and checkpoints, as its user runs it."""
+
+import argparse
+import json
+import os
+import pickle
+import re
+
+import jax
+import numpy as np
+import pytest
+import torch
+import torch_models
+from command import command, refused
+from safetensors.numpy import load_file, save_file
+
+from ec_jax import checkpoint, convert, torch_files
+from ec_jax.errors import InputError
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+
+
+def convert_(*arguments, **how):
+    return command(*arguments, module="ec_jax.convert", **how)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return torch_models.randomized(torch_models.cifar_resnet())
+
+
+@pytest.fixture(scope="module")
+def state(model):
+    return model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def arrays(model):
+    return torch_models.arrays(model)
+
+
+def same(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+# What a file may hold.
+
+
+def wrapped(state):
+    """{how a training script saves it: what it saves, and where it is then found}."""
+    return {
+        "plain": (state, ""),
+        "state_dict": ({"state_dict": state, "epoch": 3}, "state_dict"),
+        "model": ({"model": state, "optimizer": {"state": {}, "param_groups": []}}, "model"),
+        "parallel": ({f"module.{k}": v for k, v in state.items()}, ""),
+        "parallel in a wrapper": (
+            {"state_dict": {f"module.{k}": v for k, v in state.items()}, "best_acc1": 93.1},
+            "state_dict",
+        ),
+        "compiled": ({f"_orig_mod.{k}": v for k, v in state.items()}, ""),
+        "with its arguments": (
+            {"model": state, "args": argparse.Namespace(lr=0.1, arch="resnet18")},
+            "model",
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", wrapped({}))
+def test_weights_are_found_whatever_wraps_them(kind, state, arrays, tmp_path):
+    content, key = wrapped(state)[kind]
+    path = tmp_path / "model.pth.tar"
+    torch.save(content, path)
+    found = torch_files.read(path)
+    same(found.state, arrays)
+    assert (found.key, found.mean) == (key, None)
+
+
+def test_an_average_of_weights_is_taken_where_it_is_asked_for(state, arrays, tmp_path):
+    path = tmp_path / "model.tar"
+    average = {name: value * 2 for name, value in state.items()}
+    torch.save({"state_dict": state, "state_dict_ema": average}, path)
+    found = torch_files.read(path)
+    same(found.state, arrays)
+    assert found.others == ("state_dict_ema",)
+    ema = torch_files.read(path, "state_dict_ema").state
+    np.testing.assert_array_equal(ema["fc.bias"], arrays["fc.bias"] * 2)
+    with pytest.raises(InputError, match="state_dict_ema"):
+        torch_files.read(path, "state_dict_emma")
+
+
+@pytest.mark.parametrize("prefix", ["normalize.", "module.normalize.", "0."])
+def test_a_normalisation_inside_the_model_is_taken_over(prefix, state, arrays, tmp_path):
+    rest = {"0.": "1.", "normalize.": "", "module.normalize.": "module."}[prefix]
+    content = {f"{rest}{k}": v for k, v in state.items()}
+    for name, values in (("mean", MEAN), ("std", STD)):
+        content[prefix + name] = torch.tensor(values).reshape(1, 3, 1, 1)
+    torch.save({"state_dict": content}, tmp_path / "model.pth")
+    found = torch_files.read(tmp_path / "model.pth")
+    same(found.state, arrays)
+    np.testing.assert_array_equal(found.mean, np.float32(MEAN))
+    np.testing.assert_array_equal(found.std, np.float32(STD))
+
+
+def test_safetensors_need_no_pytorch(arrays, tmp_path):
+    save_file(arrays, tmp_path / "model.safetensors")
+    before = "import sys; sys.modules['torch'] = None"
+    done = convert_("inspect", tmp_path / "model.safetensors", before=before)
+    assert done.returncode == 0, done.stderr
+    assert "resnet18, cifar stem" in done.stdout
+    assert re.search(r"classes: +10\b", done.stdout)
+
+
+# What is refused.
+
+
+class Evil:
+    """Its loading would make a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, state):
+    made = tmp_path / "made"
+    for i, content in enumerate((Evil(made), {"state_dict": {**state, "x": Evil(made)}})):
+        path = tmp_path / f"evil{i}.pth"
+        torch.save(content, path)
+        refused("inspect", path, module="ec_jax.convert", says=("FILE", "holds more than weights"))
+    plain = tmp_path / "plain.pth"
+    plain.write_bytes(pickle.dumps(Evil(made)))
+    refused("inspect", plain, module="ec_jax.convert", says=("FILE", "plain.pth"))
+    assert not made.exists()
+    torch.load(tmp_path / "evil0.pth", weights_only=False)
+    assert made.exists()  # it would have
+
+
+def test_names_that_are_missing_or_unknown_are_listed(tmp_path, arrays):
+    for change, says in (
+        (lambda a: a.pop("layer2.0.bn1.weight"), "layer2.0.bn1.weight"),
+        (lambda a: a.update(extra=np.zeros(3, np.float32)), "extra"),
+    ):
+        changed = dict(arrays)
+        change(changed)
+        save_file(changed, tmp_path / "model.safetensors")
+        refused(
+            "inspect", tmp_path / "model.safetensors", module="ec_jax.convert", says=("FILE", says)
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), ("ACTION", "one of inspect, import, export")),
+        (("inpect", "x"), ("ACTION", "did you mean 'inspect'?")),
+        (("inspect",), ("PATH", "give a file")),
+        (("inspect", "none.pth"), ("FILE", "none.pth", "no such file")),
+        (("inspect", "README.md"), ("FILE", "is none of .pth")),
+        (("import", "x.pth"), ("--out", "give where")),
+        (("export", "x", "--out=y.pth"), ("--layout", "torchvision or timm")),
+        (("export", "docs", "--out=y.pth", "--layout=timm"), ("DIR", "no checkpoint there")),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(arguments, says):
+    refused(*arguments, module="ec_jax.convert", says=says)
+
+
+def test_damaged_files_are_refused(tmp_path, state, arrays):
+    torch.save(state, tmp_path / "model.pth")
+    save_file(arrays, tmp_path / "model.safetensors")
+    for name in ("model.pth", "model.safetensors"):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes()[:-1000])
+        refused("inspect", path, module="ec_jax.convert", says=("FILE", name, "cannot be read"))
+
+
+# There and back.
+
+
+@pytest.mark.slow
+def test_a_model_goes_in_and_comes_back_the_same(model, state, arrays, tmp_path):
+    content = {f"module.{k}": v for k, v in state.items()}
+    content["module.normalize.mean"] = torch.tensor(MEAN)
+    content["module.normalize.std"] = torch.tensor(STD)
+    torch.save({"state_dict": content}, tmp_path / "model.pth.tar")
+    out = tmp_path / "imported"
+    done = convert_("import", tmp_path / "model.pth.tar", "--model=resnet18", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    flags = done.stdout.splitlines()[-1].split()
+    assert f"--config.original.checkpoint={out}" in flags
+    (normalize,) = (f for f in flags if f.startswith("--config.data.normalize"))
+    origin = json.loads((out / "origin.json").read_text())
+    assert origin["normalize"] in normalize
+    assert (origin["file"], origin["layout"]) == ("model.pth.tar", "torchvision")
+    assert len(origin["sha256"]) == 64
+    refused(
+        "import",
+        tmp_path / "model.pth.tar",
+        f"--out={out}",
+        module="ec_jax.convert",
+        says=("--out", "holds files"),
+    )
+    refused(
+        "import",
+        tmp_path / "model.pth.tar",
+        "--model=resnet50",
+        f"--out={out}2",
+        module="ec_jax.convert",
+        says=("--model", "the file is of a resnet18"),
+    )
+
+    for layout, suffix in (("torchvision", "safetensors"), ("timm", "pth")):
+        file = tmp_path / f"back-{layout}.{suffix}"
+        done = convert_("export", out, f"--layout={layout}", f"--out={file}")
+        assert done.returncode == 0, done.stderr
+        back = load_file(file) if suffix == "safetensors" else torch_files.read(file).state
+        kept = {k: v for k, v in arrays.items() if "num_batches" not in k}
+        same({k: v for k, v in back.items() if "num_batches" not in k}, kept)
+        torch_models.cifar_resnet().load_state_dict(
+            {k: torch.tensor(v) for k, v in back.items()}, strict=True
+        )
+
+
+@pytest.mark.slow
+def test_a_run_takes_an_imported_model_and_its_normalisation(state, tmp_path):
+    import jpegs
+
+    folder = jpegs.folder(tmp_path / "data", train=8, test=3)
+    net = torch_models.randomized(torch_models.torchvision().resnet18(num_classes=4))
+    inside = {"mean": torch.tensor(MEAN), "std": torch.tensor(STD)}
+    content = net.state_dict() | {f"normalize.{k}": v for k, v in inside.items()}
+    torch.save(content, tmp_path / "model.pth")
+    out = tmp_path / "imported"
+    done = convert_("import", tmp_path / "model.pth", f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    flags = done.stdout.splitlines()[-1].split()
+    run = [
+        "--config=configs/default.py",
+        *(f.replace("'", "") for f in flags),
+        *("--config.data.name=folder", f"--config.data.data_dir={folder}"),
+        *("--config.data.image_size=32", "--config.data.resize=36", "--config.forget.classes=bee"),
+        *("--config.data.batch_size=8", "--config.data.retain_batch_size=8"),
+        *("--config.data.forget_batch_size=4", "--config.data.eval_batch_size=8"),
+        *("--config.original.epochs=1", "--config.modules.epochs=1", "--config.unlearn.steps=2"),
+        *("--config.evaluation.metrics=accuracy,cka,gap", "--config.parallel.devices=1"),
+        *("--config.data.augment=crop+flip", "--config.modules.kind=pool"),
+    ]
+    without = [f for f in run if "normalize" not in f]
+    refused(
+        *without,
+        f"--workdir={tmp_path / 'no'}",
+        timeout=300,
+        says=("data.normalize", "normalised its images by", "set that"),
+    )
+    done = command(*run, f"--workdir={tmp_path / 'run'}", timeout=900)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["scenario"]["model"] == "resnet18-w64"
+    assert metrics["scenario"]["forget_names"] == ["bee"]
+
+    # The original is the imported one: its accuracy is what PyTorch computes.
+    from torchvision import datasets, transforms
+
+    cut = [transforms.Resize(36), transforms.CenterCrop(32), transforms.ToTensor()]
+    cut = transforms.Compose([*cut, transforms.Normalize(MEAN, STD)])
+    data = datasets.ImageFolder(str(folder / "val"), cut)
+    images, labels = (torch.stack([d[0] for d in data]), np.array(data.targets))
+    with torch.no_grad():
+        right = net(images).argmax(-1).numpy() == labels
+    for split, rows in (("forget_test", labels == 1), ("retain_test", labels != 1)):
+        found = metrics["models"]["original"][f"accuracy/{split}"]
+        assert found == pytest.approx(100 * right[rows].mean())
+
+    # What came of it goes back to PyTorch.
+    file = tmp_path / "unlearned.safetensors"
+    done = convert_(
+        "export", tmp_path / "run/checkpoints/unlearn", "--layout=torchvision", f"--out={file}"
+    )
+    assert done.returncode == 0, done.stderr
+    other = torch_models.torchvision().resnet18(num_classes=4)
+    other.load_state_dict({k: torch.tensor(v) for k, v in load_file(file).items()}, strict=True)
+    with torch.no_grad():
+        right = other.eval()(images).argmax(-1).numpy() == labels
+    found = metrics["models"]["unlearned"]["accuracy/retain_test"]
+    assert found == pytest.approx(100 * right[labels != 1].mean())
+
+
+def test_every_name_of_a_model_is_one_that_the_config_can_build():
+    for fields in convert.MODELS.values():
+        assert fields["depth"] >= 12 or fields["name"] == "resnet"
+    shapes = jax.eval_shape(lambda: {"params": {"a": np.zeros(3)}})
+    assert checkpoint.shapes(shapes) == {"params/a": (3,)}
