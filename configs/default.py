@@ -109,8 +109,9 @@ def get_config() -> ConfigDict:
 
     c.model = ConfigDict()
     c.model.name = "resnet"  # resnet | vit | swin | convnext
-    # Layers. resnet: 8 10 14 18 20 26 32 34 44 50 101, the number of stages follows (docs/design.md);
-    # vit: blocks, >= 4 (12: ViT-Ti, S, B); swin: 4 12 24 (12: Swin-T); convnext: 4 18 36 (18: -T).
+    # Layers. resnet: 8 10 14 18 20 26 32 34 44 50 101, and the number of stages follows
+    # (docs/design.md); vit: blocks, >= 4 (12: ViT-Ti, S, B); swin: 4 12 24 (12: Swin-T); convnext:
+    # 4 18 36 (18: -T).
     c.model.depth = 10
     # Channels of the first stage, >= 1; doubled at every further one, but in vit. In vit a multiple
     # of 64 if more than that, in swin of 32: the width of a head of attention.

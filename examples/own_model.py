@@ -24,6 +24,7 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
+        """Images [b, 8, 8, 1] to logits [b, 10]."""
         for i, width in enumerate((16, 32, 64)):
             x = nn.Conv(width, (3, 3), (1 + (i > 0),) * 2, name=f"conv{i + 1}")(x)
             x = nn.relu(nn.GroupNorm(8, name=f"norm{i + 1}")(x))

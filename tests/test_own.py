@@ -1,4 +1,4 @@
-"""A module of one's own: found points, the same mathematics, mistakes named, the example as it is."""
+"""A module of one's own: its points are found, mistakes are named, the example runs."""
 
 import json
 import subprocess

@@ -188,12 +188,13 @@ def _check_network(builder: Any) -> None:
 
 
 def _not_to_be_had(builder: Any, reason: str) -> InputError:
+    archives = " ".join(builder.url_infos or ("them",))
     return InputError(
         "data.name",
         builder.name,
         f"not prepared in {_root(builder)}, and its archives cannot be downloaded ({reason}): on a "
-        f"machine with a network fetch {' '.join(builder.url_infos or ('them',))} , copy them into a folder "
-        "here and pass --config.data.manual_dir=FOLDER",
+        f"machine with a network fetch {archives} , copy them into a folder here and pass "
+        "--config.data.manual_dir=FOLDER",
     )
 
 

@@ -149,7 +149,7 @@ def test_damaged_pictures_are_left_out_and_counted_if_the_config_says_so(tmp_pat
     broken = [tmp_path / "train" / "bee" / "1.jpg", tmp_path / "val" / "dog" / "0.jpg"]
     for file in broken:
         file.write_bytes(file.read_bytes()[:-200])
-    with pytest.raises(InputError, match="bee/1.jpg"):
+    with pytest.raises(InputError, match=r"bee/1\.jpg"):
         load(tmp_path).train_images[0:24]
     data = load(tmp_path, damaged="skip")
     assert np.bincount(data.train_labels).tolist() == [6, 5, 6, 6]

@@ -135,7 +135,7 @@ def test_a_damaged_picture_is_named(what):
         lambda: found[0:2],
         lambda: found.crop(1, np.random.default_rng(0), "crop"),
     ):
-        with pytest.raises(InputError, match="data.data_dir = 'picture 1': cannot be decoded"):
+        with pytest.raises(InputError, match=r"data.data_dir = 'picture 1': cannot be decoded"):
             read()
     good, names = found.sound()
     assert good.tolist() == [0]

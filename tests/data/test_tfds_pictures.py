@@ -24,7 +24,7 @@ def folders(tmp_path):
 
 
 def expect(monkeypatch, name, *archives):
-    """Makes the builder of ``name`` know these archives in place of the real ones of their names."""
+    """Makes the builder of ``name`` know these archives in place of the real ones."""
     import tensorflow_datasets as tfds
 
     builder, mine = tfds.builder_cls(name), {path.name: path for path in archives}
