@@ -33,6 +33,7 @@ def check_there(config: Any) -> None:
       InputError: as for ``sources.check``.
     """
     sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
+    sources.check_folder("evaluation.transfer_dir", config.evaluation.transfer_dir)
     shape = about(config).image_shape
     field, spec = "evaluation.transfer", config.evaluation.transfer
     for name, where in transfer_sets(config):

@@ -23,7 +23,7 @@ LAYERS = [
     {"training", "checkpoint", "torch_files"},
     {"evaluation"},
     {"report"},
-    {"pipeline"},
+    {"pipeline", "own"},
     {"cells", "sequence"},
     {"main", "audit", "compare", "sweep", "convert"},
     {"tune"},

@@ -145,6 +145,12 @@ def about(name: str, data_dir: str = "", image_size: int = 0) -> About:
     return About(names, shape, size)
 
 
+def check_folder(field: str, given: str) -> None:
+    """Refuses a field's folder that is not there; empty is none."""
+    if given and not os.path.isdir(tfds_sets.path(given)):
+        raise InputError(field, given, "no such folder; make it, or correct the path")
+
+
 def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     """Refuses what ``load`` could not do, before any work and within seconds.
 
@@ -159,9 +165,8 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
         is not whole, a set prepared in another format, or no network.
     """
     check_name(name)
-    for field, given in (("data.data_dir", data_dir), ("data.manual_dir", manual_dir)):
-        if given and not os.path.isdir(tfds_sets.path(given)):
-            raise InputError(field, given, "no such folder; make it, or correct the path")
+    check_folder("data.data_dir", data_dir)
+    check_folder("data.manual_dir", manual_dir)
     if name == FOLDER:
         folder.class_names(data_dir)
     elif name != "digits":
