@@ -4,7 +4,7 @@
     python -m ec_jax.convert import FILE --out=DIR [--model=resnet50]
     python -m ec_jax.convert export DIR --layout=torchvision --out=FILE
 
-inspect   says what network a file is of, whose names it has, and what else is in it
+inspect   says what network a file is of, whose names it has, what else is in it and what is missing
 import    makes a checkpoint of it, for --config.original.checkpoint=DIR
 export    makes a file that torchvision's or timm's own class loads with strict=True
 
@@ -75,7 +75,10 @@ def _read(found: Any) -> tuple[Any, Any]:
 
 
 def _inspect(found: Any) -> None:
+    from ec_jax.models import torch_weights
+
     weights, architecture = _read(found)
+    missing, unknown = torch_weights.apart(weights.state, architecture)
     size = sum(array.size for array in weights.state.values() if array.dtype.kind == "f")
     rows = {
         "network": _title(architecture),
@@ -85,6 +88,8 @@ def _inspect(found: Any) -> None:
         "in the file": weights.key or "at the top",
         "also there": ", ".join(weights.others) or "nothing",
         "normalisation inside": _normalization(weights) or "none",
+        "missing names": ", ".join(missing) or "none",
+        "unknown names": ", ".join(unknown) or "none",
         "sha256": weights.sha256,
     }
     for name, value in rows.items():

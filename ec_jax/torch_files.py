@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,9 @@ def _pickled(path: Path) -> Any:
 
     try:
         # Beside tensors and plain values what training scripts save; none of it can run anything.
-        with torch.serialization.safe_globals([argparse.Namespace, *_numbers()]):
+        allowed = torch.serialization.safe_globals([argparse.Namespace, *_numbers()])
+        with allowed, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an old pickle is read, or refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -143,21 +143,25 @@ def to_variables(state: Mapping[str, np.ndarray], architecture: Architecture) ->
     Raises:
       UnknownWeightsError: names are missing or left over; all are counted, the first shown.
     """
+    missing, left = apart(state, architecture)
+    if missing or left:
+        told = _listed("missing", missing), _listed("unknown", left)
+        raise UnknownWeightsError("; ".join(filter(None, told)))
     state = {_name(key): array for key, array in state.items()}
     table = entries(architecture.name, architecture.depth, architecture.layout)
-    wanted = {theirs for _, theirs, _ in table}
-    missing = [key for key in wanted if key not in state]
-    left = [key for key in state if key not in wanted and not _DERIVED.search(key)]
-    if missing or left:
-        raise UnknownWeightsError(
-            "; ".join(
-                filter(
-                    None, (_listed("missing", sorted(missing)), _listed("unknown", sorted(left)))
-                )
-            )
-        )
     flat = {ours: _ours(state[theirs], kind) for ours, theirs, kind in table}
     return {"batch_stats": {}, **traverse_util.unflatten_dict(flat)}
+
+
+def apart(names: Iterable[str], architecture: Architecture) -> tuple[list[str], list[str]]:
+    """(names of the network's that are not among these, names here that are not the network's)."""
+    found = {_name(key) for key in names}
+    wanted = {
+        theirs
+        for _, theirs, _ in entries(architecture.name, architecture.depth, architecture.layout)
+    }
+    left = (key for key in found - wanted if not _DERIVED.search(key))
+    return sorted(wanted - found), sorted(left)
 
 
 def _ours(array: np.ndarray, kind: str) -> np.ndarray:
