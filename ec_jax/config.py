@@ -19,8 +19,7 @@ METRICS = tuple(_METRICS.split())  # those of ec_jax/evaluation/suite.py
 WEIGHTS = ("uniform", "linear", "geometric", "reversed", "late")  # named layer weights
 
 
-_INT32 = 2**31 - 1  # steps and seeds are 32-bit in JAX
-_COUNT, _COUNT_OR_0 = (Number(low, _INT32, integer=True) for low in (1, 0))
+_COUNT, _COUNT_OR_0 = (Number(low, rules.INT32, integer=True) for low in (1, 0))
 _AT_LEAST_0, _ABOVE_0 = Number(0), Number(0, closed=False)
 
 
@@ -88,14 +87,14 @@ def _rules() -> dict[str, Any]:
         "evaluation.train_images": _COUNT_OR_0,
         "evaluation.transfer": str,
         "evaluation.transfer_dir": str,
-        "evaluation.cka_batch_size": Number(4, _INT32, integer=True),
+        "evaluation.cka_batch_size": Number(4, rules.INT32, integer=True),
         "evaluation.neighbors": _COUNT,
         "evaluation.recovery_fraction": Number(0, 1, closed=False),
         "evaluation.recovery_images": _COUNT,
         "evaluation.recovery_steps": _COUNT,
         "evaluation.idi_seeds": _COUNT,
         "evaluation.idi_steps": _COUNT,
-        "evaluation.idi_images": Number(64, _INT32, integer=True),
+        "evaluation.idi_images": Number(64, rules.INT32, integer=True),
         "parallel.map": ("shard_map", "pmap"),
         "parallel.devices": _COUNT_OR_0,
         "checkpoint.every": _COUNT,

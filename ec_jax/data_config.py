@@ -94,7 +94,7 @@ def labels(config: Any, classes: Sequence[int]) -> tuple[int, ...]:
 def transfer_sets(config: Any) -> list[tuple[str, str]]:
     """(set, its data_dir) of every set that ``evaluation.transfer`` names."""
     found = []
-    for entry in filter(None, config.evaluation.transfer.split(",")):
+    for entry in filter(None, map(str.strip, config.evaluation.transfer.split(","))):
         kind, colon, path = entry.partition(":")
         where = path if colon else config.evaluation.transfer_dir
         found.append((kind, where))
@@ -120,6 +120,9 @@ def _check_sizes(config: Any, classes: int, images: int | None) -> None:
 
 def _check_cut(data: Any, shape: Sequence[int]) -> None:
     """Pictures are not smaller than what is cut out of them; channels have their moments."""
+    if data.damaged == "skip" and not data.image_size:
+        remedy = "is for pictures that are cut to data.image_size; give one, or use refuse"
+        raise InputError("data.damaged", "skip", remedy)
     if data.image_size > data.resize:
         remedy = f"a cut of {data.image_size} pixels is taken from it; at least that"
         raise InputError("data.resize", data.resize, remedy)
@@ -140,6 +143,9 @@ def _check_samples(config: Any, images: int | None) -> None:
     kind, _, rest = spec.strip().partition(":")
     if kind != "samples":
         return
+    if config.data.damaged == "skip" and not rest.isdecimal():
+        remedy = "indices are those of all pictures; with a file of them use refuse, or samples:N"
+        raise InputError("data.damaged", "skip", remedy)
     for part in ("subset", "validation"):
         if config.data[part] and not rest.isdecimal():
             remedy = "indices are those of the whole set; with a file of them use 0, or samples:N"

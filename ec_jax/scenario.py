@@ -128,12 +128,16 @@ class Scenario:
 
     @property
     def measured(self) -> dict[str, Any]:
-        """The splits as far as they are measured: of training images so many as the config says."""
+        """The splits as far as they are measured: of training images so many as the config says.
+
+        They are taken at equal distances, as a set may be ordered by class.
+        """
         limit = self.config.evaluation.train_images
-        return {
-            split: rows[:limit] if limit and split.endswith("_train") else rows
-            for split, rows in self.splits.items()
-        }
+
+        def some(rows: Any) -> Any:
+            return rows[np.arange(limit) * len(rows) // limit] if 0 < limit < len(rows) else rows
+
+        return {s: some(rows) if s.endswith("_train") else rows for s, rows in self.splits.items()}
 
     def network(self, modules: bool = True) -> Network:
         """The network that the config describes."""

@@ -204,6 +204,7 @@ REFUSED = [
     ("model.padding", "valid", "one of same, symmetric"),
     ("model.remat", 1, "one of True, False"),
     ("data.damaged", "drop", "one of refuse, skip"),
+    ("data.damaged", "skip", "is for pictures that are cut to data.image_size"),
     ("data.normalize", "mean", "data, imagenet, or 1 means, a semicolon and 1 deviations"),
     ("data.normalize", "0.5;0", "data, imagenet, or"),
     ("data.normalize", "imagenet", "data, imagenet, or 1 means"),
@@ -362,6 +363,14 @@ def test_a_file_of_samples_goes_with_the_whole_set_alone(part, value, tmp_path):
     message = refusal(changed(**whole, **{f"data__{part}": value}))
     assert message.startswith(f"data.{part} = {value}: indices are those of the whole set")
     config_lib.validate(changed(forget__classes="samples:200", **{f"data__{part}": value}))
+
+
+def test_a_file_of_samples_does_not_go_with_pictures_that_may_be_left_out(tmp_path):
+    path = tmp_path / "images.txt"
+    path.write_text("3\n250\n")
+    whole = {"data__name": "cifar10", "data__image_size": 32, "data__damaged": "skip"}
+    message = refusal(changed(forget__classes=f"samples:{path}", **whole))
+    assert message.startswith("data.damaged = 'skip': indices are those of all pictures")
 
 
 def test_points_follow_the_depth():

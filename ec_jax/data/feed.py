@@ -61,7 +61,7 @@ class Feed:
         import grain
 
         places = grain.MapDataset.range(step * self._share, 2**62)
-        read = grain.ReadOptions(os.cpu_count() or 1, _AHEAD * self._share)
+        read = grain.ReadOptions(_cores(), _AHEAD * self._share)
         cut = places.map(self._cut).batch(self._share)
         return iter(cut.to_iter_dataset(read))
 
@@ -71,3 +71,10 @@ class Feed:
         whole = step * self._stream.batch_size + self._first + within
         draw = self._stream.draw(whole)
         return self._pictures.crop(self._stream.at(whole), draw, self._kind)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not of every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -17,7 +17,7 @@ from ec_jax.errors import InputError
 FIELD = "data.data_dir"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 TRAIN, TEST = "train", ("test", "val", "validation")
-_HELD_OUT = 5  # one in so many is a test picture, where there is no such part
+HELD_OUT = 5  # one in so many is a test picture, where there is no such part
 
 
 def class_names(root: str | Path) -> tuple[str, ...]:
@@ -73,6 +73,19 @@ def listing(root: str | Path) -> tuple[tuple[str, ...], Listing, Listing]:
     return names, train, dataclasses.replace(test, labels=place[test.labels])
 
 
+def held_out(labels: np.ndarray) -> np.ndarray:
+    """Which pictures are test pictures of a set that has no such part: a mask [n].
+
+    Of every class each fifth, of a smaller one the last; of one picture none.
+    """
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        fifths = rows[HELD_OUT - 1 :: HELD_OUT]
+        held[fifths if len(fifths) else rows[1:][-1:]] = True
+    return held
+
+
 def files(listing: Listing) -> Files:
     """The pictures of a part, for ``Pictures``."""
     paths = listing.paths
@@ -110,7 +123,6 @@ def _part(folder: Path, root: Path) -> tuple[tuple[str, ...], Listing]:
 
 def _cut(whole: Listing) -> tuple[Listing, Listing]:
     """Training and test pictures of what has no such parts."""
-    place = np.concatenate([np.arange(n) for n in np.bincount(whole.labels)])
-    held = place % _HELD_OUT == _HELD_OUT - 1
+    held = held_out(whole.labels)
     parts = (np.flatnonzero(~held), np.flatnonzero(held))
     return tuple(Listing(tuple(whole.paths[i] for i in rows), whole.labels[rows]) for rows in parts)

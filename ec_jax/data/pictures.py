@@ -7,6 +7,7 @@ cut out. Both are those of torchvision's transforms, bilinear with anti-aliasing
 
 import contextlib
 import dataclasses
+import errno
 import io
 import math
 import struct
@@ -21,9 +22,15 @@ from ec_jax.errors import InputError
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
 _TRIES = 10  # cuts that are drawn before the middle is taken
 _DRAWN = 4  # numbers a try takes
-# What decoding raises; Pillow's own error is an OSError.
+# What decoding raises; Pillow's own error is an OSError without a number.
 UNREADABLE = (OSError, ValueError, SyntaxError, struct.error, EOFError)
+_LOST = (None, errno.ENOENT, errno.EISDIR)  # the picture's own fault, and not the machine's
+_AT_ONCE = 4096  # pictures that wait for a thread
 _THREADS = 16  # a decoder holds no lock; more threads than cores hide what a disk takes
+
+
+class DamagedError(InputError):
+    """A picture that is missing, or cannot be decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +85,10 @@ class Pictures:
         """Those of ``rows``, integers or a mask, still to be decoded."""
         return Pictures(self._files, self._rows[rows], size=self._size, resize=self._resize)
 
+    def name(self, row: int) -> str:
+        """By which a user finds a picture."""
+        return self._files.name(int(self._rows[row]))
+
     def sound(self) -> tuple[np.ndarray, list[str]]:
         """Rows of the pictures that can be decoded, and the names of those that cannot.
 
@@ -90,13 +101,16 @@ class Pictures:
                 with self._picture(row) as picture:
                     picture.draft("RGB", (1, 1))
                     picture.load()
-            except InputError:
-                names.append(self._files.name(int(self._rows[row])))
+            except DamagedError:
+                names.append(self.name(row))
                 return True
             return False
 
+        bad = np.zeros(len(self), bool)
         with ThreadPoolExecutor(_THREADS) as pool:
-            bad = np.fromiter(pool.map(broken, range(len(self))), bool, len(self))
+            for start in range(0, len(self), _AT_ONCE):
+                rows = range(start, min(start + _AT_ONCE, len(self)))
+                bad[rows.start : rows.stop] = list(pool.map(broken, rows))
         return np.flatnonzero(~bad), sorted(names)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
@@ -125,12 +139,16 @@ class Pictures:
 
     @contextlib.contextmanager
     def _picture(self, row: int) -> Iterator[Any]:
-        index = int(self._rows[row])
+        from PIL import Image
+
         try:
-            with decode(self._files.read(index)) as picture:
+            with decode(self._files.read(int(self._rows[row]))) as picture:
                 yield picture
-        except UNREADABLE as error:  # pixels are decoded where they are used
-            raise damaged(self._files.name(index), self._files.field, error) from error
+        except InputError:  # more than this picture is damaged
+            raise
+        except (*UNREADABLE, Image.DecompressionBombError) as error:
+            # Pixels are decoded where they are used: whatever reads them may raise it.
+            raise _unusable(self.name(row), self._files.field, error) from error
 
 
 def rows_of(images: Any, rows: np.ndarray) -> Any:
@@ -161,16 +179,19 @@ def decode(data: bytes) -> Any:
     from PIL import Image
 
     picture = Image.open(io.BytesIO(data))
+    if picture.mode.startswith("I"):  # 16 bits a pixel, which conversion would clip to 8
+        picture = picture.point(lambda value: value / 256).convert("L")
     # Grey, CMYK and palettes become colours; of what is transparent the colour alone counts.
     whole = picture.format == "JPEG" and picture.mode == "RGB"
     return picture if whole else picture.convert("RGB")
 
 
-def damaged(name: str, field: str, error: Exception) -> InputError:
-    """The error of a picture that cannot be read."""
+def _unusable(name: str, field: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split())[:100]
+    if getattr(error, "errno", None) not in _LOST:
+        return InputError(field, name, f"cannot be read ({reason}); mend that and start again")
     remedy = f"cannot be decoded ({reason}); replace or remove it, or set data.damaged=skip"
-    return InputError(field, name, remedy)
+    return DamagedError(field, name, remedy)
 
 
 def middle(picture: Any, size: int, resize: int) -> np.ndarray:

@@ -33,7 +33,6 @@ _SETS = {
     "cifar100": (tuple(_CIFAR100.split()), (32, 32, 3), 50_000),
 }
 FOLDER = "folder"  # the set that is a folder of pictures
-DAMAGED = ("refuse", "skip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +100,12 @@ def names() -> tuple[str, ...]:
     return tuple(_SETS)
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, data_dir: str = "") -> None:
     """Refuses a set that does not exist."""
     if name in _SETS or name == FOLDER:
         return
     try:
-        tfds_sets.open_builder(name, "")
+        tfds_sets.open_builder(name, data_dir)
     except InputError as error:
         if "no such set" not in error.remedy:
             raise
@@ -127,7 +126,7 @@ def about(name: str, data_dir: str = "", image_size: int = 0) -> About:
     Raises:
       InputError: there is no such set, or its pictures need a size, or cannot have one.
     """
-    check_name(name)
+    check_name(name, data_dir)
     if name in _SETS:
         found = _SETS[name]
     elif name == FOLDER:
@@ -164,8 +163,8 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
       InputError: an unknown set, a missing folder or archive, an archive or a prepared set that
         is not whole, a set prepared in another format, or no network.
     """
-    check_name(name)
     check_folder("data.data_dir", data_dir)
+    check_name(name, data_dir)
     check_folder("data.manual_dir", manual_dir)
     if name == FOLDER:
         folder.class_names(data_dir)
@@ -209,11 +208,12 @@ def load(
     names = about(name, data_dir, image_size).class_names
     cut = functools.partial(Pictures, size=image_size, resize=resize)
     parts = _parts(name, data_dir, manual_dir, names, cut if image_size else None)
-    for which, part in zip(("training", "test"), parts, strict=True):
-        _check_labels(part.labels, len(names), which, data_dir)
-    if damaged == "skip" and image_size:
-        parts = tuple(map(_sound, parts, ("training", "test")))
-    train, test = parts
+    skip = damaged == "skip" and image_size
+    check = _sound if skip else _check_labels
+    train, test = (
+        check(part, len(names), which, data_dir)
+        for part, which in zip(parts, ("training", "test"), strict=True)
+    )
     kept = _subset(train.labels, subset, seed)
     labels = train.labels[kept], test.labels
     images = train.images(kept), test.images(np.arange(len(test.labels)))
@@ -234,7 +234,18 @@ def _parts(
         listings = folder.listing(data_dir)[1:]
         return tuple(_Part(x.labels, functools.partial(cut, folder.files(x))) for x in listings)
     builder = tfds_sets.prepared(name, data_dir, manual_dir, names)
-    return tuple(_of_tfds(builder, s, cut) for s in ("train", tfds_sets.test_split(builder)))
+    train, test = _of_tfds(builder, "train", cut), tfds_sets.test_split(builder)
+    return (train, _of_tfds(builder, test, cut)) if test else _held_out(train)
+
+
+def _held_out(whole: _Part) -> tuple[_Part, _Part]:
+    """Training and test part of a set that has training images alone."""
+    held = folder.held_out(whole.labels)
+    return tuple(_some(whole, np.flatnonzero(mask)) for mask in (~held, held))
+
+
+def _some(part: _Part, rows: np.ndarray) -> _Part:
+    return _Part(part.labels[rows], lambda of: part.images(rows[of]))
 
 
 def _of_tfds(builder: Any, split: str, cut: Any) -> _Part:
@@ -244,23 +255,35 @@ def _of_tfds(builder: Any, split: str, cut: Any) -> _Part:
     return _Part(labels, functools.partial(tfds_sets.read_images, builder, split))
 
 
-def _check_labels(labels: np.ndarray, classes: int, which: str, data_dir: str) -> None:
-    for i in np.flatnonzero((labels < 0) | (labels >= classes))[:1]:
-        remedy = f"{which} image {i} has label {labels[i]}; labels go from 0 to {classes - 1}"
+def _check_labels(part: _Part, classes: int, which: str, data_dir: str) -> _Part:
+    """Refuses a part that is empty, or has a wrong label."""
+    if not len(part.labels):
+        raise InputError("data.data_dir", data_dir, f"has no {which} image; add some")
+    for i in _mislabelled(part.labels, classes)[:1]:
+        images = part.images(np.array([i]))
+        told = images.name(0) if isinstance(images, Pictures) else f"{which} image {i}"
+        remedy = f"{told} has label {part.labels[i]}; labels go from 0 to {classes - 1}"
         raise InputError("data.data_dir", data_dir, remedy)
+    return part
 
 
-def _sound(part: _Part, which: str) -> _Part:
-    """A part without the pictures that cannot be decoded, which are named."""
+def _mislabelled(labels: np.ndarray, classes: int) -> np.ndarray:
+    return np.flatnonzero((labels < 0) | (labels >= classes))
+
+
+def _sound(part: _Part, classes: int, which: str, data_dir: str) -> _Part:
+    """A part without pictures that cannot be decoded or have a wrong label, which are named."""
     pictures = part.images(np.arange(len(part.labels)))
+    wrong = _mislabelled(part.labels, classes)
     good, found = pictures.sound()
+    good, found = np.setdiff1d(good, wrong), sorted({*found, *map(pictures.name, wrong)})
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         listed = ", ".join(found[:3]) + more
         print(f"data: {len(found)} damaged {which} pictures left out: {listed}", flush=True)
     if not good.size:
-        raise InputError("data.data_dir", found[0], f"no {which} picture can be decoded")
-    return _Part(part.labels[good], lambda rows: pictures.take(good[rows]))
+        raise InputError("data.data_dir", data_dir, f"no {which} picture can be decoded; add some")
+    return _some(part, good)
 
 
 def _digits() -> tuple[np.ndarray, ...]:

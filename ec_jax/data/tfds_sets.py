@@ -70,6 +70,9 @@ def open_builder(name: str, data_dir: str) -> Any:
     except tfds.core.registered.DatasetNotFoundError as error:
         raise InputError("data.name", name, "TFDS has no such set") from error
     except Exception as error:
+        if configs := _other_configs(name):
+            remedy = f"has no such configuration; one of {', '.join(configs)}"
+            raise InputError("data.name", name, remedy) from error
         where = folder or "the default folder of TFDS"
         remedy = f"what {where} holds of {name} is damaged ({_reason(error)}); remove that"
         if "File format" in str(error):
@@ -85,6 +88,15 @@ def open_builder(name: str, data_dir: str) -> Any:
     return builder
 
 
+def _other_configs(name: str) -> list[str]:
+    """What configurations a set has, where it has not the one that is named."""
+    import tensorflow_datasets as tfds
+
+    base, _, config = name.partition("/")
+    there = list(tfds.builder_cls(base.partition(":")[0]).builder_configs)
+    return [] if config.partition(":")[0] in ("", *there) else there
+
+
 def about(name: str, data_dir: str) -> tuple[tuple[str, ...], tuple[int | None, ...], int | None]:
     """(class names, shape of an image, training images) of a set.
 
@@ -93,7 +105,8 @@ def about(name: str, data_dir: str) -> tuple[tuple[str, ...], tuple[int | None, 
     builder = open_builder(name, data_dir)
     features, train = builder.info.features, builder.info.splits.get("train")
     names = wordnet.titles(features["label"].names)
-    return names, tuple(features["image"].shape), train.num_examples if train else None
+    whole = train and test_split(builder)  # else a part of them is held out when they are read
+    return names, tuple(features["image"].shape), train.num_examples if whole else None
 
 
 def check(name: str, data_dir: str, manual_dir: str, names: Sequence[str]) -> None:
@@ -130,16 +143,18 @@ def prepared(name: str, data_dir: str, manual_dir: str, names: Sequence[str]) ->
 
 
 def test_split(builder: Any) -> str:
-    """The split whose images are the test images.
+    """The split whose images are the test images; empty where the set has training images alone.
 
     Raises:
-      InputError: the set has none.
+      InputError: it has neither.
     """
     found = builder.info.splits
     wanted = (_TEST[builder.name],) if builder.name in _TEST else _TESTS
     for split in wanted:
         if split in found:
             return split
+    if list(found) == ["train"]:
+        return ""
     remedy = f"has no split {' or '.join(wanted)} (but {', '.join(found)}); use another set"
     raise InputError("data.name", builder.name, remedy)
 
@@ -248,6 +263,9 @@ def _readable(builder: Any) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
+        if getattr(error, "errno", None) == errno.EMFILE or "Too many open files" in str(error):
+            remedy = f"{builder.name} has more files than may be open at once; ulimit -n 8192"
+            raise InputError("data.data_dir", _root(builder), remedy) from error
         remedy = f"remove {builder.data_path}, and it will be prepared anew"
         damage = f"the {builder.name} in it is damaged ({_reason(error)}); {remedy}"
         raise InputError("data.data_dir", _root(builder), damage) from error
@@ -256,7 +274,7 @@ def _readable(builder: Any) -> Iterator[None]:
 def _check_prepared(builder: Any, names: Sequence[str]) -> None:
     """Compares a prepared set with what is known of it; reads none of its examples."""
     with _readable(builder):
-        for split in ("train", test_split(builder)):
+        for split in filter(None, ("train", test_split(builder))):
             for file in builder.info.splits[split].filepaths:
                 if not file.is_file():
                     raise FileNotFoundError(f"no file {file}")
@@ -271,6 +289,12 @@ def _encoded(builder: Any, split: str) -> Any:
     """The examples with their images as they are stored."""
     import tensorflow_datasets as tfds
 
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # not of every system
+
+        # A file a shard is held open, more than a shell allows by default.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Decoding images is nine tenths of the time, and most of a subset's set is not needed.
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
@@ -322,10 +346,14 @@ def files(builder: Any, split: str) -> Files:
             return _whole(source[index])["image"]
 
     def name(index):
-        example = source[index]
+        found = f"{builder.name}, {split}, example {index}"
+        try:
+            example = source[index]
+        except _UNREADABLE:
+            return found  # it is named because it cannot be read
         given = example.get("file_name", example.get("filename", b""))
         given = given.decode(errors="replace") if isinstance(given, bytes) else str(given)
-        return f"{builder.name}, {split}, example {index}" + (f" ({given})" if given else "")
+        return f"{found} ({given})" if given else found
 
     return Files(read, name, len(source), "data.data_dir")
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ec_jax.data import folder, sources, splits, wordnet
+from ec_jax.data.pictures import Pictures
 from ec_jax.errors import InputError
 
 NAMES = ("ant", "bee", "cow", "dog")
@@ -167,6 +168,38 @@ def test_a_set_of_which_nothing_can_be_read_is_refused(tmp_path):
     for file in tmp_path.glob("train/*/*"):
         file.write_bytes(b"")
     assert "no training picture can be decoded" in refused(tmp_path, damaged="skip")
+
+
+def test_every_class_of_two_pictures_has_a_test_picture():
+    labels = np.repeat([0, 1, 2, 3], [1, 2, 4, 11])
+    held = folder.held_out(labels)
+    assert np.bincount(labels[held], minlength=4).tolist() == [0, 1, 1, 2]
+
+
+def test_a_folder_without_a_test_picture_is_refused(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jpg").write_bytes(jpegs.jpeg(0, 0))
+    for damaged in ("refuse", "skip"):
+        assert "test" in refused(tmp_path, damaged=damaged)
+
+
+def test_a_wrong_label_is_named_by_its_picture_or_left_out(tmp_path, capsys):
+    jpegs.folder(tmp_path)
+    _, train, _ = folder.listing(tmp_path)
+    labels = train.labels.copy()
+    labels[2] = -1
+
+    def images(rows):
+        return Pictures(folder.files(train), rows, size=16, resize=20)
+
+    part = sources._Part(labels, images)
+    with pytest.raises(InputError, match=f"{train.paths[2]} has label -1; labels go from 0 to 3"):
+        sources._check_labels(part, 4, "training", str(tmp_path))
+    kept = sources._sound(part, 4, "training", str(tmp_path))
+    assert f"1 damaged training pictures left out: {train.paths[2]}" in capsys.readouterr().out
+    np.testing.assert_array_equal(kept.labels, np.delete(labels, 2))
+    np.testing.assert_array_equal(kept.images(np.array([2]))[0:1], images([3])[0:1])
 
 
 def test_a_listing_opens_no_picture(tmp_path):

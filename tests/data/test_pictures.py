@@ -1,6 +1,8 @@
 """Pictures are decoded, cut and fed as PyTorch's transforms would, whatever the file holds."""
 
+import errno
 import io
+import os
 
 import jpegs
 import numpy as np
@@ -140,6 +142,22 @@ def test_a_damaged_picture_is_named(what):
     good, names = found.sound()
     assert good.tolist() == [0]
     assert names == ["picture 1"]
+
+
+def test_a_machine_at_its_limits_is_no_damaged_picture():
+    def read(index):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    files = pictures.Files(read, "picture {}".format, 2, "data.data_dir")
+    found = pictures.Pictures(files, size=16, resize=20)
+    with pytest.raises(InputError, match=r"'picture \d': cannot be read \(.*Too many open files"):
+        found.sound()
+
+
+def test_sixteen_bits_become_eight():
+    ramp = np.linspace(0, 65_535, 40).astype(np.uint16)[None].repeat(40, 0)
+    found = of([jpegs.encoded(ramp, "PNG", "I;16")], size=40, resize=40)[0:1]
+    np.testing.assert_allclose(found[0, ..., 0], ramp / 256, atol=1)
 
 
 def test_rows_of_pictures_are_those_of_an_array():

@@ -215,6 +215,8 @@ def test_what_is_no_set_of_labelled_images_is_refused():
         InputError, match=r"data.name = 'cifar11': no such set; did you mean 'cifar10'"
     ):
         sources.check_name("cifar11")
+    with pytest.raises(InputError, match=r"'imagenette/320': has no such configuration; one of "):
+        sources.check_name("imagenette/320")
 
 
 @pytest.mark.slow
