@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks import timing
+from benchmarks import timing, torch_vision
 from ec_jax.data import folder, pictures
 from ec_jax.data.feed import Feed
 from ec_jax.data.loader import Stream
@@ -37,7 +37,7 @@ def write(root: Path, count: int) -> None:
 
 def torch_loader(smoke: bool) -> dict[str, Any]:
     """Random-resized crops and flips, against torchvision's transforms in PyTorch's loader."""
-    count, size = (2 * BATCH, 32) if smoke else (8 * BATCH, SIZE)
+    count, size = (2 * BATCH, 32) if smoke else (8 * BATCH * timing.cores(), SIZE)
     with tempfile.TemporaryDirectory() as root:
         write(Path(root), count)
         ours, other = _ours(root, count, size), _torch(root, size)
@@ -72,6 +72,8 @@ def _ours(root: str, count: int, size: int) -> Any:
 
 def _torch(root: str, size: int) -> Any:
     import torch
+
+    torch_vision.load()
     from torchvision import datasets, transforms
 
     cut = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]

@@ -1,7 +1,7 @@
-"""The evaluation's benchmarks: ``python -m benchmarks.run [NAME...]``, all without a name.
+"""The benchmarks: ``python -m benchmarks.run [NAME...]``, all without a name.
 
-Prints the table, writes ``benchmarks/results/evaluation.json`` and, made of it, the table in
-``benchmarks/README.md``. ``--smoke`` takes tiny sizes, checks the values and writes nothing.
+Prints a table a group, writes ``benchmarks/results/GROUP.json`` and, made of it, the group's table
+in ``benchmarks/README.md``. ``--smoke`` takes tiny sizes, checks the values and writes nothing.
 """
 
 import argparse
@@ -13,18 +13,20 @@ from typing import Any
 from benchmarks import cka, extraction, knn, memory, pictures, timing
 
 FOLDER = Path(__file__).resolve().parent
-RESULTS = FOLDER / "results" / "evaluation.json"
 README = FOLDER / "README.md"
-BENCHMARKS = {
-    "linear_cka_jax": cka.linear_jax,
-    "linear_cka_torch": cka.linear_torch,
-    "minibatch_cka_torch": cka.minibatch_torch,
-    "minibatch_cka_torch_careful": cka.minibatch_torch_careful,
-    "knn": knn.scikit_learn,
-    "extraction": extraction.passes,
-    "memory": memory.streaming,
-    "pictures": pictures.torch_loader,
+GROUPS = {  # what was measured on one machine, together
+    "evaluation": {
+        "linear_cka_jax": cka.linear_jax,
+        "linear_cka_torch": cka.linear_torch,
+        "minibatch_cka_torch": cka.minibatch_torch,
+        "minibatch_cka_torch_careful": cka.minibatch_torch_careful,
+        "knn": knn.scikit_learn,
+        "extraction": extraction.passes,
+        "memory": memory.streaming,
+    },
+    "input": {"pictures": pictures.torch_loader},
 }
+BENCHMARKS = {name: run for group in GROUPS.values() for name, run in group.items()}
 HEAD = "| Name | What | Against | Measured | At least |\n| --- | --- | --- | --- | --- |\n"
 
 
@@ -59,10 +61,15 @@ def table(results: dict[str, Any]) -> str:
     return f"{HEAD}{''.join(rows)}\nMachine: {where}; {versions}.\n"
 
 
-def readme(results: dict[str, Any]) -> str:
-    """The README with that table between its markers."""
-    block = f"<!-- results -->\n{table(results)}<!-- end -->"
-    pattern = r"<!-- results -->\n.*<!-- end -->"
+def results_file(group: str) -> Path:
+    """Where the numbers of a group are."""
+    return FOLDER / "results" / f"{group}.json"
+
+
+def readme(group: str, results: dict[str, Any]) -> str:
+    """The README with a group's table between its markers."""
+    block = f"<!-- {group} -->\n{table(results)}<!-- end -->"
+    pattern = rf"<!-- {group} -->\n.*?<!-- end -->"
     return re.sub(pattern, lambda _: block, README.read_text(), flags=re.S)
 
 
@@ -99,18 +106,24 @@ def main() -> None:
         parser.error(
             f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
         )
-    results = measure(arguments.names or list(BENCHMARKS), arguments.smoke)
+    for group, known in GROUPS.items():
+        if names := [name for name in known if name in (arguments.names or known)]:
+            _run(group, names, arguments.smoke)
+
+
+def _run(group: str, names: list[str], smoke: bool) -> None:
+    results, file = measure(names, smoke), results_file(group)
     print(table(results))
-    if arguments.smoke:
+    if smoke:
         return
-    if RESULTS.exists():
-        results = merged(results, json.loads(RESULTS.read_text()))
+    if file.exists():
+        results = merged(results, json.loads(file.read_text()))
     if results is None:
         print("Not written: the others' numbers are of another machine or versions; run all.")
         return
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(written(results))
-    README.write_text(readme(results))
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(written(results))
+    README.write_text(readme(group, results))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from ec_jax import rules
 from ec_jax.errors import InputError
 from ec_jax.models.network import Variables
 from ec_jax.training.state import TrainState
@@ -234,6 +235,30 @@ def origin(path: str | Path, field: str) -> dict[str, Any]:
         if (place / ORIGIN).is_file():
             return json.loads((place / ORIGIN).read_text(encoding="utf-8"))
     return {}
+
+
+def check_origin(path: str | Path, field: str, config: Any, channels: int) -> None:
+    """Refuses an imported model that the config would run in another way than it was made for.
+
+    Args:
+      path: as for ``find_model``.
+      field: by which the path is given.
+      config: whose groups ``model`` and ``data`` are looked at.
+      channels: of an image.
+
+    Raises:
+      InputError: a field of the model is another, which no shape need show, or the images'
+        normalisation is.
+    """
+    found = origin(path, field)
+    for name, value in found.get("model", {}).items():
+        if config.model[name] != value:
+            remedy = f"{path} was imported with {value}; set that"
+            raise InputError(f"model.{name}", config.model[name], remedy)
+    inside, given = found.get("normalize"), config.data.normalize
+    if inside and rules.moments(inside, channels) != rules.moments(given, channels):
+        remedy = f"{path} normalised its images by '{inside}' inside; set that"
+        raise InputError("data.normalize", given, remedy)
 
 
 def _template(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -117,17 +117,26 @@ def validate(config: Any) -> None:
     check_points(config, rules.points(config.model))
     data_config.check(config)
     asked = data_config.requests(config)
-    if config.ec.targets == "pseudo" and config.ec.candidates == "forget":
-        remedy = "no forget sample is of the class that another is drawn to; use both or retain"
-        raise InputError("ec.candidates", "forget", f"with ec.targets=pseudo {remedy}")
     if len(asked) > 1:
         _check_sequence(config)
     for request in asked:
-        forgotten = data_config.labels(config, request)
-        rules.check_candidates("ec.candidates", config.ec.candidates, forgotten, "both")
+        check_contrast(config, data_config.labels(config, request))
     if config.parallel.devices:
         check_batches(config, config.parallel.devices)
     data_config.check_there(config)  # last: it takes the longest
+
+
+def check_contrast(config: Any, forgotten: Sequence[int]) -> None:
+    """Refuses candidates of EC's contrast with which it would be zero.
+
+    Args:
+      config: of whose group ``ec`` it is.
+      forgotten: labels that are forgotten as a whole.
+    """
+    if config.ec.targets == "pseudo" and config.ec.candidates == "forget":
+        remedy = "no forget sample is of the class that another is drawn to; use both or retain"
+        raise InputError("ec.candidates", "forget", f"with ec.targets=pseudo {remedy}")
+    rules.check_candidates("ec.candidates", config.ec.candidates, forgotten, "both")
 
 
 def no_such_field(field: str, value: Any, known: Iterable[str]) -> InputError:

@@ -189,6 +189,7 @@ def _export(found: Any) -> None:
     _check_padding(found.path, architecture)
     out = Path(os.path.expanduser(found.out)).absolute()
     variables = checkpoint.load_model(found.path, shapes, "DIR")
+    out.parent.mkdir(parents=True, exist_ok=True)
     torch_files.write(out, torch_weights.to_state(variables, architecture))
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
 
@@ -197,10 +198,10 @@ def _check_padding(path: str, architecture: Any) -> None:
     """Refuses a run's ResNet whose convolutions pad as PyTorch's cannot."""
     from ec_jax import checkpoint
 
-    for folder in checkpoint.find_model(path, "DIR").parents[:4]:
-        config = folder / "config.json"
+    above = checkpoint.find_model(path, "DIR").parents
+    for config in [f.parent / "config.json" for f in above if f.name == "checkpoints"][:1]:
         if architecture.name == "resnet" and config.is_file():
-            padding = json.loads(config.read_text()).get("model", {}).get("padding", "same")
+            padding = json.loads(config.read_text())["model"].get("padding", "same")
             if padding != "symmetric":
                 remedy = "PyTorch pads on both sides; only model.padding=symmetric can be exported"
                 raise InputError("DIR", path, f"was trained with model.padding={padding}; {remedy}")

@@ -1,6 +1,8 @@
 """Unlearning a model of one's own, from Python: any Flax module, arrays, no config file."""
 
 import dataclasses
+import hashlib
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from ec_jax.models.modules import ECModules
 from ec_jax.models.network import Network, Variables
 from ec_jax.pipeline import Experiment
 from ec_jax.scenario import Scenario
+from ec_jax.workdir import write_json
 
 Examples = tuple[Any, Any]  # images [n, h, w, c] and labels [n]
 # Methods that must know how a network is made inside.
@@ -29,6 +32,11 @@ UNSUITED = {
     "head_distill": "it must know which layer is the head",
     "pour_d": "it must know which layer is the head",
 }
+# Fields that the arguments take the place of; of data's the batches and augmentation stay.
+_GIVEN = ("model.", "data.", "forget.", "oracle.", "original.checkpoint", "method", "stages")
+_GIVEN += ("evaluation.transfer",)
+_BATCHES = ("batch_size", "retain_batch_size", "forget_batch_size", "eval_batch_size")
+_FREE = (*(f"data.{name}" for name in _BATCHES), "data.augment")
 _METRICS = "accuracy,agreement,cka,knn,variance,probe,gap"
 
 
@@ -95,8 +103,11 @@ def unlearn(
       InputError: names the argument, its value and the remedy.
       TrainingError: training could not go on.
     """
+    if not (oracle is None or oracle == "train" or isinstance(oracle, Mapping)):
+        raise InputError("oracle", oracle, 'give variables, "train", or None')
     config = _config(method, dict(settings or {}), oracle)
     data, splits, forgotten = _data(forget, retain, test)
+    config_lib.check_contrast(config, forgotten)
     adapted = own.adapt(model, variables, data.image_shape, points, switch)
     moments = _moments(data.train_images, normalize)
     scenario = OwnScenario(config, adapted, data, splits, forgotten, moments)
@@ -122,7 +133,7 @@ def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
     for field, value in settings.items():
         if field not in known:
             raise config_lib.no_such_field(field, value, known)
-        if field.startswith(("model.", "data.name", "data.data_dir", "forget.", "oracle.")):
+        if field.startswith(_GIVEN) and field not in _FREE:
             raise InputError(field, value, "is given by the arguments of unlearn; leave it out")
     config.update_from_flattened_dict({"method": method, **settings})
     config.stages = "all" if oracle is not None else "proxy,modules,unlearn"
@@ -137,6 +148,10 @@ def _data(
     """The set, its splits, and the classes that are forgotten as a whole."""
     given = {"forget": forget, "retain": retain} | ({"test": test} if test is not None else {})
     parts = {name: _examples(name, part) for name, part in given.items()}
+    wanted = _kind(parts["forget"][0])
+    for name, (part, _) in parts.items():
+        if _kind(part) != wanted:
+            raise InputError(name, _kind(part), f"images must be as those of forget, {wanted}")
     images, labels = (
         np.concatenate([parts[name][i] for name in ("forget", "retain")]) for i in (0, 1)
     )
@@ -155,6 +170,11 @@ def _data(
     names = tuple(map(str, range(max(labels.max(), *test_labels, 0) + 1)))
     data = Dataset("own", names, images, labels, test_images, test_labels, labels, test_labels)
     return data, splits, forgotten
+
+
+def _kind(images: np.ndarray) -> str:
+    """Type and size of an image."""
+    return f"{images.dtype} {'x'.join(map(str, images.shape[1:]))}"
 
 
 def _examples(name: str, part: Examples) -> Examples:
@@ -211,7 +231,7 @@ class OwnScenario(Scenario):
         self.class_names = tuple(map(str, range(model.num_classes)))
         self.forget_classes = self.forget_labels = forgotten
         self.earlier_classes = ()
-        self._model, self._of_classes = model, bool(forgotten)
+        self.model, self._of_classes = model, bool(forgotten)
         # In the places of the properties of the same names, which would read a config.
         self.__dict__ |= {"data": data, "splits": dict(splits), "moments": moments}
 
@@ -223,7 +243,7 @@ class OwnScenario(Scenario):
     @property
     def names(self) -> tuple[str, str]:
         """What a report calls the data and the model."""
-        return "own data", type(self._model.module).__name__
+        return "own data", type(self.model.module).__name__
 
     @property
     def transfer(self) -> list:
@@ -233,8 +253,8 @@ class OwnScenario(Scenario):
     def network(self, modules: bool = True) -> Network:
         """The model, with EC modules or without."""
         if not modules:
-            return Network(self._model)
-        m, kind = self._model, self.config.modules.kind
+            return Network(self.model)
+        m, kind = self.model, self.config.modules.kind
         made = ECModules(
             kind, m.num_classes, m.points, m.widths, m.strides, axis_name=parallel.AXIS
         )
@@ -257,10 +277,11 @@ def _run(
     workdir: Path,
 ) -> Unlearned:
     given = {"original": variables} | ({"oracle": oracle} if isinstance(oracle, Mapping) else {})
+    _check_call(config, scenario, given, workdir)
     config = config.copy_and_resolve_references().unlock()
     for name, tree in given.items():
         folder = workdir / "given" / name
-        if not folder.exists():
+        if not (folder / "model").exists():  # which is there once it is whole
             checkpoint.save_model(folder, _whole(tree))
         config[name].checkpoint = str(folder)
     scenario.config = config = config.lock()
@@ -274,6 +295,34 @@ def _run(
         metrics, _ = measure(scenario, models)
     kept = {name: tree for name, tree in found.items() if name in variables}
     return Unlearned(kept, metrics, workdir)
+
+
+def _check_call(
+    config: Any, scenario: OwnScenario, given: Mapping[str, Any], workdir: Path
+) -> None:
+    """Refuses a folder of anything but the very same call."""
+    asked = {"sha256": _digest(config, scenario, given)}
+    mark = workdir / "given" / "call.json"
+    if mark.is_file() and json.loads(mark.read_text()) == asked:
+        return
+    if workdir.exists() and any(workdir.iterdir()):
+        what = "another call's run" if mark.is_file() else "files that are no call's"
+        raise InputError("workdir", str(workdir), f"holds {what}; choose a new folder")
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    write_json(mark, asked)
+
+
+def _digest(config: Any, scenario: OwnScenario, given: Mapping[str, Any]) -> str:
+    """Of all on which a call's result depends."""
+    data = scenario.data
+    arrays = jax.tree.leaves((dict(given), data.train_images, data.train_labels))
+    arrays += [data.test_images, data.test_labels, *scenario.moments]
+    found = hashlib.sha256(json.dumps(config_lib.resolved(config), sort_keys=True).encode())
+    found.update(repr((scenario.model, scenario.forget_classes)).encode())
+    for array in map(np.asarray, [*arrays, *scenario.splits.values()]):
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def _whole(variables: Mapping[str, Any]) -> Variables:

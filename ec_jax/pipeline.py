@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from ec_jax import checkpoint, methods, parallel, rng, rules
+from ec_jax import checkpoint, methods, parallel, rng
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
@@ -98,7 +98,8 @@ class Experiment:
             if path := self._brought(stage):
                 shapes = self.scenario.model_shapes()
                 checkpoint.check_model(path, shapes, f"{stage}.checkpoint")
-                self._check_normalization(path, f"{stage}.checkpoint")
+                channels = self.scenario.image_shape[2]
+                checkpoint.check_origin(path, f"{stage}.checkpoint", config, channels)
         if self.stages != ("report",):  # which reads what evaluate left
             _ = self.scenario.splits
             self._check_finished()
@@ -241,14 +242,6 @@ class Experiment:
             for need in NEEDS.get(stage, ()):
                 if not (need in self.stages or self._brought(need) or self._unused(need)):
                     yield stage, need
-
-    def _check_normalization(self, path: str, field: str) -> None:
-        """Refuses a model that normalised its images itself, where the config does otherwise."""
-        inside = checkpoint.origin(path, field).get("normalize")
-        given, channels = self.config.data.normalize, self.scenario.image_shape[2]
-        if inside and rules.moments(inside, channels) != rules.moments(given, channels):
-            remedy = f"{path} normalised its images by '{inside}' inside; set that"
-            raise InputError("data.normalize", given, remedy)
 
     def _check_there(self) -> None:
         """Refuses stages whose forerunners have left nothing."""

@@ -18,6 +18,19 @@ import numpy as np
 from ec_jax.errors import InputError, nearest
 from ec_jax.workdir import write_whole
 
+_SAFE = (2, 6)  # torch before it runs code in crafted files (CVE-2025-32434)
+_COUNTERS = ("n_averaged",)  # beside the weights of PyTorch's AveragedModel
+# What reading a damaged pickle raises.
+_BROKEN = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    TypeError,
+    AttributeError,
+)
 SUFFIXES = (".pth", ".pt", ".tar", ".bin", ".safetensors")
 # Where training scripts put a state dict, the first that is there; then averages of weights.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "params")
@@ -70,7 +83,7 @@ def read(path: str | Path, key: str = "") -> Weights:
         raise InputError("FILE", str(path), f"is none of {', '.join(SUFFIXES)}; rename it")
     found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     state, where, others = _unwrapped(found, key, path)
-    state = {name: _array(value) for name, value in state.items()}
+    state = {name: _array(value) for name, value in state.items() if name not in _COUNTERS}
     state, mean, std = _without_normalization(state, path)
     return Weights(_without_prefix(state), path, where, others, mean, std)
 
@@ -93,6 +106,9 @@ def _pickled(path: Path) -> Any:
         raise InputError("FILE", str(path), remedy) from error
     import pickle
 
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < _SAFE:
+        remedy = f"torch {torch.__version__} may run what is in it; install 2.6 or newer"
+        raise InputError("FILE", str(path), remedy)
     try:
         # Beside tensors and plain values what training scripts save; none of it can run anything.
         allowed = torch.serialization.safe_globals([argparse.Namespace, *_numbers()])
@@ -104,7 +120,7 @@ def _pickled(path: Path) -> Any:
         what = f" ({named.group(1)})" if named else ""
         remedy = f"holds more than weights{what}, which is not run; save its state_dict() alone"
         raise InputError("FILE", str(path), remedy) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except _BROKEN as error:
         raise _unreadable(path, error) from error
 
 
@@ -127,18 +143,22 @@ def _array(value: Any) -> np.ndarray:
     return value if value.dtype.kind in "iub" else np.asarray(value, np.float32)
 
 
-def _is_state(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(k, str) and hasattr(v, "shape") for k, v in value.items())
-    )
+def _state(value: Any) -> dict[str, Any]:
+    """The arrays of a state dict, beside which there may be numbers; empty if it is none."""
+    if not isinstance(value, Mapping) or not all(isinstance(k, str) for k in value):
+        return {}
+    arrays = {k: v for k, v in value.items() if hasattr(v, "shape")}
+    rest = (v for k, v in value.items() if k not in arrays)
+    plain = all(isinstance(v, (int, float, str, type(None))) for v in rest)
+    # An optimizer's state has arrays, too, but no layer's names.
+    layers = any("." in name and len(array.shape) > 1 for name, array in arrays.items())
+    return arrays if plain and layers else {}
 
 
 def _states(value: Any, before: str = "") -> dict[str, Any]:
     """{dotted key: state dict} of all that are in nested dictionaries."""
-    if _is_state(value):
-        return {before: value}
+    if arrays := _state(value):
+        return {before: arrays}
     found = {}
     for name, inner in value.items() if isinstance(value, Mapping) else ():
         found |= _states(inner, f"{before}.{name}" if before else str(name))
@@ -176,6 +196,9 @@ def _without_normalization(
         remedy = f"has {' and '.join(keys.values())} without the other; give both or none"
         raise InputError("FILE", str(path), remedy)
     mean, std = (np.float32(state[keys[k]]).reshape(-1) for k in ("mean", "std"))
+    if not (std > 0).all() or (std > 1).any() or (np.abs(mean) > 1).any():
+        remedy = f"normalises by {mean} and {std} inside, which is not of values in [0, 1]; take "
+        raise InputError("FILE", str(path), f"{remedy}that layer out")
     return {k: v for k, v in state.items() if k not in keys.values()}, mean, std
 
 

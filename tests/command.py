@@ -42,6 +42,15 @@ def changed(config, **fields):
     return c.lock()
 
 
+def model(**fields):
+    """The group ``model`` of a config with these fields."""
+    from configs import default
+
+    group = default.get_config().model.unlock()
+    group.update(fields)
+    return group.lock()
+
+
 def refused(*arguments, says=(), **how):
     """Runs a command that cannot work; ``says`` are parts of its one line, in their order."""
     done = command(*arguments, **how)

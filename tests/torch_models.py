@@ -1,32 +1,11 @@
 """PyTorch's own models with random weights, and what they compute."""
 
 import functools
-import re
-import sys
 
 import numpy as np
 import torch
 
-_DECLARED = []  # libraries whose operators last as long as they do
-
-
-@functools.cache
-def torchvision():
-    """torchvision, also beside a build of PyTorch without its C++ operators."""
-    while True:
-        try:
-            import torchvision.models
-
-            return torchvision.models
-        except RuntimeError as error:
-            found = re.search(r"operator torchvision::(\w+) does not exist", str(error))
-            if not found:
-                raise
-            for name in [name for name in sys.modules if name.startswith("torchvision")]:
-                del sys.modules[name]
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(f"{found.group(1)}() -> ()")
-            _DECLARED.append(library)
+from benchmarks.torch_vision import load as torchvision
 
 
 @functools.cache

@@ -9,7 +9,7 @@ Measured: on Fashion-MNIST with three classes, on held-out training images: docs
 """
 
 from configs.sweeps import methods
-from ec_jax import config as config_lib
+from ec_jax import data_config
 
 VALUES = {
     "ec.candidates": ("both", "retain", "forget"),
@@ -60,5 +60,5 @@ def get_rows(config):
 
 def _empty(config, value):
     """Among the forget samples of a single label none is of another."""
-    labels = config_lib.labels(config, config_lib.forget_classes(config))
+    labels = data_config.labels(config, data_config.forget_classes(config))
     return value == "forget" and len(labels) == 1

@@ -1,13 +1,17 @@
 """Weights of PyTorch's models as ours, and ours as theirs; arrays alone, no PyTorch needed."""
 
+import math
 import re
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from ec_jax.models import convnext, resnet, swin
+from ec_jax.models import convnext, network, resnet, swin
 from ec_jax.models.torch_layouts import LAYOUTS, TURNS, Architecture, entries
 
 Variables = dict[str, Any]
@@ -19,6 +23,7 @@ _ALIASES = (  # of the CIFAR ResNets that are passed around
     (re.compile(r"^linear\."), "fc."),
 )
 _SHOWN = 8  # names in a message
+_SIDE = 224  # of an image, where weights do not depend on it
 
 
 class UnknownWeightsError(ValueError):
@@ -150,7 +155,29 @@ def to_variables(state: Mapping[str, np.ndarray], architecture: Architecture) ->
     state = {_name(key): array for key, array in state.items()}
     table = entries(architecture.name, architecture.depth, architecture.layout)
     flat = {ours: _ours(state[theirs], kind) for ours, theirs, kind in table}
-    return {"batch_stats": {}, **traverse_util.unflatten_dict(flat)}
+    variables = {"batch_stats": {}, **traverse_util.unflatten_dict(flat)}
+    _check_shapes(variables, architecture)
+    return variables
+
+
+def _check_shapes(variables: Variables, a: Architecture) -> None:
+    """Refuses a relative of a network of ours: the same names, and other sizes."""
+    fields = {"name": a.name, "depth": a.depth, "width": a.width, "patch": a.patch}
+    fields |= {"stem": a.stem, "padding": "symmetric", "remat": False, "dtype": "float32"}
+    net = network.build(types.SimpleNamespace(**fields), a.num_classes).backbone
+    params = variables["params"]
+    side = _SIDE
+    if a.name == "vit":  # the only one that is of one size of images
+        side = math.isqrt(params["positions"].shape[1] - 1) * a.patch
+    image = jnp.zeros((1, side, side, params["stem"]["kernel"].shape[-2]))
+    wanted = jax.eval_shape(lambda key: net.init(key, image, train=False), jax.random.key(0))
+    found = traverse_util.flatten_dict({"params": params, "batch_stats": variables["batch_stats"]})
+    for path, like in traverse_util.flatten_dict(
+        {kind: wanted.get(kind, {}) for kind in ("params", "batch_stats")}
+    ).items():
+        if found[path].shape != like.shape:
+            told = f"{'/'.join(path[1:])} is {found[path].shape} there and {like.shape} in ours"
+            raise UnknownWeightsError(told)
 
 
 def apart(names: Iterable[str], architecture: Architecture) -> tuple[list[str], list[str]]:

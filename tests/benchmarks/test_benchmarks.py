@@ -18,7 +18,7 @@ def smoke():
 
 @pytest.fixture(scope="module")
 def committed():
-    return json.loads(run.RESULTS.read_text())
+    return {group: json.loads(run.results_file(group).read_text()) for group in run.GROUPS}
 
 
 def _shape(value):
@@ -63,27 +63,32 @@ def test_the_json_that_is_committed_is_what_the_command_gives(smoke, committed):
         return _shape(results)
 
     assert json.loads(run.written(smoke)) == smoke
-    assert shape(committed) == shape(smoke)
-    for entry in committed["benchmarks"].values():
-        assert len(entry.get("ours_seconds", range(7))) >= 7
-    assert list(committed["benchmarks"]["memory"]["growth_mib"]) == ["5000", "15000", "50000"]
+    for group, known in run.GROUPS.items():
+        part = {name: smoke["benchmarks"][name] for name in known}
+        assert shape(committed[group]) == shape({**smoke, "benchmarks": part})
+        for entry in committed[group]["benchmarks"].values():
+            assert len(entry.get("ours_seconds", range(7))) >= 7
+    growth = committed["evaluation"]["benchmarks"]["memory"]["growth_mib"]
+    assert list(growth) == ["5000", "15000", "50000"]
 
 
 def test_the_readme_shows_the_json(committed):
-    assert run.README.read_text() == run.readme(committed)
-    changed = json.loads(json.dumps(committed))
-    changed["benchmarks"]["knn"]["ratio"]["median"] = 1234.5
-    assert "1234.50×" in run.readme(changed)
+    for group, name in (("evaluation", "knn"), ("input", "pictures")):
+        assert run.README.read_text() == run.readme(group, committed[group])
+        changed = json.loads(json.dumps(committed[group]))
+        changed["benchmarks"][name]["ratio"]["median"] = 1234.5
+        assert "1234.50×" in run.readme(group, changed)
 
 
 def test_numbers_of_two_machines_do_not_mix(committed):
+    committed, names = committed["evaluation"], list(run.GROUPS["evaluation"])
     new = {"machine": committed["machine"], "benchmarks": {"knn": {"what": "new"}}}
     together = run.merged(new, committed)
-    assert list(together["benchmarks"]) == list(run.BENCHMARKS)
+    assert list(together["benchmarks"]) == names
     assert together["benchmarks"]["knn"] == {"what": "new"}
     elsewhere = {**new, "machine": {**new["machine"], "cores": 0}}
     assert run.merged(elsewhere, committed) is None
-    whole = {**elsewhere, "benchmarks": {name: {} for name in run.BENCHMARKS}}
+    whole = {**elsewhere, "benchmarks": {name: {} for name in names}}
     assert run.merged(whole, committed) == whole
 
 

@@ -3,6 +3,7 @@
 import math
 import types
 
+import command
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ml_collections import ConfigDict
 from sklearn.metrics import log_loss
 
 from ec_jax import parallel, rng
@@ -23,7 +23,7 @@ LOG2 = math.log(2)
 FAIR = jnp.float32([0.5, 0.5])
 SIZES = {"forget_train": 60, "retain_train": 120, "forget_test": 40, "retain_test": 80}
 NETWORK = build(
-    ConfigDict({"name": "resnet", "depth": 8, "width": 4, "dtype": "float32"}),
+    command.model(depth=8, width=4),
     5,
     # As the pipeline builds it: outside a per-device program the axis does not exist.
     axis_name=parallel.AXIS,

@@ -2,6 +2,7 @@ import dataclasses
 import math
 import types
 
+import command
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -268,7 +269,7 @@ def test_forget_images_are_drawn_evenly_of_their_classes(labels, size):
         assert drawn[i] == there[i] or drawn[i] >= drawn.max() - 1
 
 
-NETWORK = types.SimpleNamespace(depth=8, width=8, dtype="float32")
+NETWORK = command.model(depth=8, width=8)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """ResNets, EC modules, and the network made of both."""
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from ec_jax.models import resnet
 from ec_jax.models.modules import KINDS
@@ -14,7 +14,7 @@ SHAPE = (8, 8, 3)
 
 
 def make(depth=10, width=4, dtype="float32", kind="conv"):
-    model = ConfigDict({"name": "resnet", "depth": depth, "width": width, "dtype": dtype})
+    model = command.model(depth=depth, width=width, dtype=dtype)
     return build(model, 5, module_kind=kind)
 
 

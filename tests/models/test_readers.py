@@ -1,10 +1,10 @@
 """Which kernels read a point's activation: those, and no others, feel a change of it."""
 
+import command
 import jax
 import numpy as np
 import pytest
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from ec_jax.models import resnet
 from ec_jax.models.network import build
@@ -12,7 +12,7 @@ from ec_jax.models.network import build
 
 @pytest.mark.parametrize("depth", sorted(resnet.STAGE_SIZES))
 def test_the_kernels_are_there_and_read_as_many_channels_as_the_point_has(depth):
-    model = ConfigDict({"name": "resnet", "depth": depth, "width": 3, "dtype": "float32"})
+    model = command.model(depth=depth, width=3)
     net = build(model, 5)
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), (8, 8, 3)))["params"]["backbone"]
     shapes = traverse_util.flatten_dict(shapes)
@@ -23,7 +23,7 @@ def test_the_kernels_are_there_and_read_as_many_channels_as_the_point_has(depth)
 
 @pytest.mark.parametrize(("depth", "point"), [(8, "stage1"), (8, "stage2"), (50, "stage3")])
 def test_without_them_the_rest_of_the_network_is_blind_to_the_point(depth, point):
-    model = ConfigDict({"name": "resnet", "depth": depth, "width": 2, "dtype": "float32"})
+    model = command.model(depth=depth, width=2)
     net = build(model, 5)
     width = dict(zip(net.points, net.backbone.widths, strict=True))[point]
     draw = np.random.default_rng(0)
