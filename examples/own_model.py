@@ -1,6 +1,6 @@
 """A network of one's own forgets a digit, and the features are looked at, not the head alone.
 
-    python examples/own_model.py
+    python -m examples.own_model
 
 Everything here but the call of ``ec_jax.unlearn`` is what its user has already: a Flax module, its
 trained variables, arrays of images and labels.

@@ -90,6 +90,65 @@ def test_an_average_of_weights_is_taken_where_it_is_asked_for(state, arrays, tmp
         torch_files.read(path, "state_dict_emma")
 
 
+def test_what_lies_beside_weights_is_no_weights(model, state, arrays, tmp_path):
+    import copy
+
+    average = torch.optim.swa_utils.AveragedModel(copy.deepcopy(model))
+    trained = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(trained.parameters(), 0.1, momentum=0.9)
+    trained(torch.zeros(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    content = {
+        "netG": state,
+        "optimizer": optimizer.state_dict(),
+        "model_ema": average.state_dict(),
+        "epoch": 3,
+    }
+    torch.save(content, tmp_path / "model.pth")
+    found = torch_files.read(tmp_path / "model.pth", "model_ema")
+    same(found.state, arrays)
+    assert found.others == ("netG",)
+    torch.save({**state, "epoch": 3}, tmp_path / "flat.pth")
+    same(torch_files.read(tmp_path / "flat.pth").state, arrays)
+
+
+def test_a_relative_of_a_network_is_refused(tmp_path):
+    wide = torch_models.torchvision().wide_resnet50_2(num_classes=4)
+    arrays = {k: v.numpy() for k, v in wide.state_dict().items()}
+    save_file(arrays, tmp_path / "wide.safetensors")
+    says = ("FILE", "is of another resnet", "there and", "in ours")
+    out = f"--out={tmp_path / 'out'}"
+    refused(
+        "import",
+        tmp_path / "wide.safetensors",
+        out,
+        module="ec_jax.convert",
+        says=says,
+        timeout=300,
+    )
+
+
+def test_an_imported_model_runs_as_it_was_made(tmp_path):
+    from types import SimpleNamespace
+
+    made = {"model": {"padding": "symmetric"}, "normalize": "0.5;0.25"}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "_METADATA").write_text("{}")
+    (tmp_path / checkpoint.ORIGIN).write_text(json.dumps(made))
+
+    def check(padding, normalize):
+        config = SimpleNamespace(
+            model={"padding": padding}, data=SimpleNamespace(normalize=normalize)
+        )
+        checkpoint.check_origin(tmp_path, "--original", config, 1)
+
+    check("symmetric", "0.5;0.25")
+    with pytest.raises(InputError, match=r"model.padding = 'same': .* was imported with symmetric"):
+        check("same", "0.5;0.25")
+    with pytest.raises(InputError, match=r"data.normalize = 'data': .*normalised its images by"):
+        check("symmetric", "data")
+
+
 @pytest.mark.parametrize("prefix", ["normalize.", "module.normalize.", "0."])
 def test_a_normalisation_inside_the_model_is_taken_over(prefix, state, arrays, tmp_path):
     rest = {"0.": "1.", "normalize.": "", "module.normalize.": "module."}[prefix]

@@ -128,6 +128,17 @@ def test_submodules_outputs_are_points_by_their_paths():
             "labels are integers >= 0, one for each",
         ),
         ({"retain": np.zeros((3, 8, 8, 1))}, "retain = "),
+        (
+            {"retain": (np.zeros((3, 8, 8, 1), np.float32), np.zeros(3, int))},
+            "retain = 'float32 8x8x1': images must be as those of forget, uint8 8x8x1",
+        ),
+        ({"settings": {"data.subset": 10}}, "data.subset = 10: is given by the arguments"),
+        ({"settings": {"method": "damp"}}, "method = 'damp': is given by the arguments"),
+        ({"oracle": "trian"}, "oracle = 'trian': give variables, \"train\", or None"),
+        (
+            {"settings": {"ec.candidates": "forget"}},
+            "ec.candidates = 'forget': all that is forgotten has one label",
+        ),
         ({"normalize": ((0.5, 0.5), (1.0, 1.0))}, "normalize = .*: give 1 means and as many"),
     ],
 )
@@ -176,6 +187,22 @@ def test_a_call_gives_variables_of_the_models_own_form(digits):
 def _normalized(digits):
     images = np.concatenate([digits["forget"][0], digits["retain"][0]]) / 255
     return ((digits["test"][0] / 255 - images.mean()) / images.std()).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_a_folder_is_of_one_call(digits, tmp_path):
+    model, folder = Net(), tmp_path / "run"
+    first = ec_jax.unlearn(model, start(model), **digits, settings=SHORT, workdir=folder)
+    again = ec_jax.unlearn(model, start(model), **digits, settings=SHORT, workdir=folder)
+    jax.tree.map(np.testing.assert_array_equal, first.variables, again.variables)
+    other = jax.tree.map(lambda a: a + 0.01, start(model))
+    for variables, settings in ((other, SHORT), (start(model), {**SHORT, "ec.lambda": 9.0})):
+        with pytest.raises(InputError, match="holds another call's run; choose a new folder"):
+            ec_jax.unlearn(model, variables, **digits, settings=settings, workdir=folder)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds files that are no call's"):
+        ec_jax.unlearn(model, start(model), **digits, settings=SHORT, workdir=tmp_path / "foreign")
 
 
 @pytest.mark.slow
@@ -249,7 +276,7 @@ def test_single_images_can_be_forgotten_and_an_oracle_trained(digits, tmp_path):
 @pytest.mark.slow
 def test_the_example_runs_as_it_is():
     done = subprocess.run(
-        [sys.executable, "examples/own_model.py"],
+        [sys.executable, "-m", "examples.own_model"],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -49,10 +49,10 @@ def start(original, folder, monkeypatch, **overrides):
     caught = []
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "train", lambda *a, **kw: _catching(_never, caught, *a, **kw))
-        run(original, folder, **overrides)
+        scenario = run(original, folder, **overrides).scenario
     ((state, steps),) = caught
     read = [steps.streams["retain"](i).tolist() for i in range(3)]
-    return state.params["backbone"], read, steps
+    return state.params["backbone"], read, steps, scenario
 
 
 def _never(*_, **__):
@@ -111,8 +111,8 @@ def test_draws_differ_in_weights_and_order_and_the_first_is_the_stages_own(
     again = start(original, tmp_path / "again", monkeypatch, retrain__draw=1)
     assert same(again[0], found[1][0])
     assert again[1] == found[1][1]
-    _, read, steps = found[0]
-    config, rows = steps.scenario.config, steps.scenario.splits["retain_train"]
+    _, read, steps, scenario = found[0]
+    config, rows = scenario.config, scenario.splits["retain_train"]
     own = Stream(rows, config.data.batch_size, config.seed, "unlearn/retain")
     assert read == [own.batch_indices(i).tolist() for i in range(3)]
     key = jax.random.key_data(steps.shared["key"])

@@ -28,7 +28,7 @@ def test_every_depth_has_that_many_weighted_layers_and_sows_its_points(depth):
     variables = jax.eval_shape(lambda: net.init(jax.random.key(0), SHAPE))
     blocks = variables["params"]["backbone"]
     # Shortcut projections (the last conv of a block that has one too many) do not count.
-    per_block = 3 if depth == 50 else 2
+    per_block = 3 if depth >= 50 else 2
     layers = 2 + per_block * sum("block" in name for name in blocks)
     assert layers == depth
     shapes, logits = jax.eval_shape(lambda v, x: net.activations(v, x), variables, images())
