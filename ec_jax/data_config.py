@@ -21,6 +21,7 @@ def check(config: Any) -> None:
     _check_sizes(config, len(found.class_names), found.train_size)
     _check_cut(config.data, found.image_shape)
     _check_patch(config.model, found.image_shape)
+    _check_merges(config.model, found.image_shape)
     label_groups(config)
     requests(config)
     _check_samples(config, found.train_size)
@@ -136,6 +137,14 @@ def _check_patch(model: Any, shape: Sequence[int]) -> None:
         near = [p for p in range(1, side + 1) if not any(edge % p for edge in shape[:2])]
         remedy = f"images of {shape[0]}x{shape[1]} need one of {', '.join(map(str, near))}"
         raise InputError("model.patch", model.patch, remedy)
+
+
+def _check_merges(model: Any, shape: Sequence[int]) -> None:
+    """A ConvNeXt halves its map three times, and something is left of it."""
+    side = min(shape[:2]) // model.patch
+    if model.name == "convnext" and side < 8:
+        remedy = f"leaves a map of {side}x{side}, of which three halvings leave nothing; at most "
+        raise InputError("model.patch", model.patch, f"{remedy}{max(min(shape[:2]) // 8, 1)}")
 
 
 def _check_samples(config: Any, images: int | None) -> None:
