@@ -63,7 +63,7 @@ def torch_loader(smoke: bool) -> dict[str, Any]:
 def _ours(root: str, count: int, size: int) -> Any:
     _, listing, _ = folder.listing(root)
     shown = pictures.Pictures(folder.files(listing), size=size, resize=size)
-    feed = Feed(Stream(np.arange(len(shown)), BATCH, 0, "train"), shown, "crop+flip")
+    feed = Feed(Stream(np.arange(len(shown)), BATCH, 0, "train"), shown, "crop+flip", range(10**6))
     step = iter(range(10**6))
     return lambda: sum(
         feed.batch(next(step)).sum(axis=(0, 1, 2)) / size**2 for _ in range(count // BATCH)

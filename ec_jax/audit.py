@@ -106,7 +106,7 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
     shapes = scenario.model_shapes()
     for model, path in paths.items():
         checkpoint.check_model(path, shapes, f"--{MODELS[model]}")
-        checkpoint.check_origin(path, f"--{MODELS[model]}", config, scenario.image_shape[2])
+        checkpoint.check_origin(path, f"--{MODELS[model]}", config, scenario.image_shape)
     trees = {m: checkpoint.load_model(p, shapes, f"--{MODELS[m]}") for m, p in paths.items()}
     try:
         numbers, details = measure(scenario, trees, may_break=("unlearned",))

@@ -237,24 +237,29 @@ def origin(path: str | Path, field: str) -> dict[str, Any]:
     return {}
 
 
-def check_origin(path: str | Path, field: str, config: Any, channels: int) -> None:
+def check_origin(
+    path: str | Path, field: str, config: Any, image_shape: tuple[int, int, int]
+) -> None:
     """Refuses an imported model that the config would run in another way than it was made for.
 
     Args:
       path: as for ``find_model``.
       field: by which the path is given.
       config: whose groups ``model`` and ``data`` are looked at.
-      channels: of an image.
+      image_shape: height, width and channels.
 
     Raises:
       InputError: a field of the model is another, which no shape need show, or the images'
-        normalisation is.
+        normalisation is, or its own program treats images of this size in another way.
     """
     found = origin(path, field)
     for name, value in found.get("model", {}).items():
         if config.model[name] != value:
             remedy = f"{path} was imported with {value}; set that"
             raise InputError(f"model.{name}", config.model[name], remedy)
+    if found.get("model", {}).get("name") == "swin" and found["layout"] != "torchvision":
+        rules.check_timm_size("data.image_size", min(image_shape[:2]), config.model["patch"])
+    channels = image_shape[2]
     inside, given = found.get("normalize"), config.data.normalize
     if inside and rules.moments(inside, channels) != rules.moments(given, channels):
         remedy = f"{path} normalised its images by '{inside}' inside; set that"

@@ -16,6 +16,7 @@ Exit status: 0 done, 2 input that cannot be used, 130 interrupted.
 """
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -164,6 +165,9 @@ def _import(found: Any) -> None:
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
     print("To start from it:")
     flags = {f"model.{field}": value for field, value in fields.items()}
+    if architecture.name == "vit":  # its positions are those of one size
+        positions = variables["params"]["positions"].shape[1] - 1
+        flags["data.image_size"] = math.isqrt(positions) * architecture.patch
     if origin["normalize"]:
         flags["data.normalize"] = f"'{origin['normalize']}'"
     flags["original.checkpoint"] = out
@@ -186,25 +190,60 @@ def _export(found: Any) -> None:
         raise InputError("--layout", found.layout, str(error)) from error
     if architecture.layout not in ("torchvision", "timm"):
         raise InputError("--layout", found.layout, "is read only; give torchvision or timm")
-    _check_padding(found.path, architecture)
+    run = _run_folder(found.path)
+    _check_run(found.path, run, architecture)
     out = Path(os.path.expanduser(found.out)).absolute()
     variables = checkpoint.load_model(found.path, shapes, "DIR")
     out.parent.mkdir(parents=True, exist_ok=True)
     torch_files.write(out, torch_weights.to_state(variables, architecture))
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
+    if told := _images(found.path, run):
+        print(f"It takes images in [0, 1] that were normalised by {told}")
+    if architecture.stem == "cifar":
+        print("Their class has another stem: give it conv1 = Conv2d(3, …, 3, 1, 1, bias=False)")
+        print("and maxpool = Identity() before the weights are loaded")
 
 
-def _check_padding(path: str, architecture: Any) -> None:
-    """Refuses a run's ResNet whose convolutions pad as PyTorch's cannot."""
+def _run_folder(path: str) -> Path | None:
+    """The workdir that a checkpoint is in; None: it is no run's."""
     from ec_jax import checkpoint
 
     above = checkpoint.find_model(path, "DIR").parents
-    for config in [f.parent / "config.json" for f in above if f.name == "checkpoints"][:1]:
-        if architecture.name == "resnet" and config.is_file():
-            padding = json.loads(config.read_text())["model"].get("padding", "same")
-            if padding != "symmetric":
-                remedy = "PyTorch pads on both sides; only model.padding=symmetric can be exported"
-                raise InputError("DIR", path, f"was trained with model.padding={padding}; {remedy}")
+    folders = [f.parent for f in above if f.name == "checkpoints"][:1]
+    return next((f for f in folders if (f / "config.json").is_file()), None)
+
+
+def _images(path: str, run: Path | None) -> str:
+    """Mean and deviation of every channel in words; nothing where they are not known."""
+    from ec_jax import checkpoint, workdir
+
+    if run and (run / workdir.NORMALIZATION).is_file():
+        found = json.loads((run / workdir.NORMALIZATION).read_text())
+        rows = [",".join(f"{v:.6g}" for v in found[name]) for name in ("mean", "std")]
+    else:
+        rows = checkpoint.origin(path, "DIR").get("normalize", "").split(";")
+    return "mean {} and deviation {}".format(*rows) if len(rows) == 2 else ""
+
+
+def _check_run(path: str, run: Path | None, architecture: Any) -> None:
+    """Refuses a run's network that computes something else than PyTorch's from the same weights."""
+    if not run:
+        return
+    config = json.loads((run / "config.json").read_text())
+    padding = config["model"].get("padding", "same")
+    if architecture.name == "resnet" and padding != "symmetric":
+        remedy = "PyTorch pads on both sides; only model.padding=symmetric can be exported"
+        raise InputError("DIR", path, f"was trained with model.padding={padding}; {remedy}")
+    if architecture.name == "swin" and architecture.layout != "torchvision":
+        # Images that are taken as they are have a side of their own, which none of these is.
+        side = config["data"].get("image_size", 0) or 1
+        from ec_jax import rules
+
+        try:
+            rules.check_timm_size("data.image_size", side, architecture.patch)
+        except InputError as error:
+            remedy = f"{error.remedy}, or --layout=torchvision"
+            raise InputError("--layout", architecture.layout, remedy) from error
 
 
 def run() -> None:

@@ -4,6 +4,7 @@ Nothing here needs JAX, so that a mistake is answered at once.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ec_jax import rules
@@ -37,7 +38,11 @@ def check_there(config: Any) -> None:
     sources.check_folder("evaluation.transfer_dir", config.evaluation.transfer_dir)
     shape = about(config).image_shape
     field, spec = "evaluation.transfer", config.evaluation.transfer
-    for name, where in transfer_sets(config):
+    sets = transfer_sets(config)
+    for title in {title for title, _, _ in sets if [t for t, _, _ in sets].count(title) > 1}:
+        remedy = f"two sets would be called {title}; rename a folder, or measure one at a time"
+        raise InputError(field, spec, remedy)
+    for _, name, where in sets:
         if shape[0] != shape[1] or shape[2] != 3:
             remedy = (
                 f"the network takes images of {'x'.join(map(str, shape))}, not coloured squares"
@@ -92,13 +97,15 @@ def labels(config: Any, classes: Sequence[int]) -> tuple[int, ...]:
     return tuple(i for i, group in enumerate(found[0]) if set(group) & set(classes))
 
 
-def transfer_sets(config: Any) -> list[tuple[str, str]]:
-    """(set, its data_dir) of every set that ``evaluation.transfer`` names."""
+def transfer_sets(config: Any) -> list[tuple[str, str, str]]:
+    """(what it is called, set, its data_dir) of every set that ``evaluation.transfer`` names."""
     found = []
     for entry in filter(None, map(str.strip, config.evaluation.transfer.split(","))):
         kind, colon, path = entry.partition(":")
-        where = path if colon else config.evaluation.transfer_dir
-        found.append((kind, where))
+        if colon:
+            found.append((Path(path).name, kind, path))
+        else:  # a slash would cut a metric's key
+            found.append((kind.replace("/", "-"), kind, config.evaluation.transfer_dir))
     return found
 
 

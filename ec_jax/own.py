@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import runpy
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from ec_jax.evaluation.measure import measure
 from ec_jax.models import own
 from ec_jax.models.modules import ECModules
 from ec_jax.models.network import Network, Variables
-from ec_jax.pipeline import Experiment
+from ec_jax.pipeline import Experiment, checked
 from ec_jax.scenario import Scenario
 from ec_jax.workdir import write_json
 
@@ -103,7 +104,9 @@ def unlearn(
       InputError: names the argument, its value and the remedy.
       TrainingError: training could not go on.
     """
-    if not (oracle is None or oracle == "train" or isinstance(oracle, Mapping)):
+    if isinstance(oracle, Mapping):
+        _check_oracle(oracle, variables)
+    elif oracle not in (None, "train"):
         raise InputError("oracle", oracle, 'give variables, "train", or None')
     config = _config(method, dict(settings or {}), oracle)
     data, splits, forgotten = _data(forget, retain, test)
@@ -112,6 +115,11 @@ def unlearn(
     moments = _moments(data.train_images, normalize)
     scenario = OwnScenario(config, adapted, data, splits, forgotten, moments)
     config_lib.check_points(config, adapted.points)
+    _, chosen = checked(config, scenario)
+    if oracle == "train" or "proxy" in chosen.needs or chosen.fresh is not None:
+        own.check_training(adapted, variables, data.image_shape, "train a network anew")
+    elif config.unlearn.batch_norm == "train":
+        own.check_training(adapted, variables, data.image_shape, "unlearn.batch_norm=train")
     if config.modules.kind == "conv" and (flat := set(adapted.vectors) & set(adapted.points[:-1])):
         remedy = f"{sorted(flat)[0]} is a vector, which has no map; use pool or mlp"
         raise InputError("modules.kind", "conv", remedy)
@@ -123,11 +131,9 @@ def unlearn(
 
 
 def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
-    from configs import default
-
     if method in UNSUITED:
         raise InputError("method", method, f"{UNSUITED[method]}; use another")
-    config = default.get_config().unlock()
+    config = _defaults().unlock()
     known = config_lib.flatten(config)
     settings = {"evaluation.metrics": _METRICS, "parallel.devices": 1, **settings}
     for field, value in settings.items():
@@ -140,6 +146,12 @@ def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
     config = recipes.complete(config.lock(), settings)
     config_lib.check_fields(config)
     return config
+
+
+def _defaults() -> Any:
+    """The default config, from its file: a program may have a package ``configs`` of its own."""
+    path = Path(__file__).parent.parent / "configs" / "default.py"
+    return runpy.run_path(str(path))["get_config"]()
 
 
 def _data(
@@ -170,6 +182,16 @@ def _data(
     names = tuple(map(str, range(max(labels.max(), *test_labels, 0) + 1)))
     data = Dataset("own", names, images, labels, test_images, test_labels, labels, test_labels)
     return data, splits, forgotten
+
+
+def _check_oracle(oracle: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
+    """Refuses variables that are not of the model's own form."""
+    found, wanted = checkpoint.shapes(dict(oracle)), checkpoint.shapes(dict(variables))
+    for name in sorted(found.keys() | wanted.keys()):
+        here, there = found.get(name, "nothing"), wanted.get(name, "nothing")
+        if here != there:
+            remedy = f"the model's own is {there}; give variables of the same model"
+            raise InputError("oracle", f"{name} {here}", remedy)
 
 
 def _kind(images: np.ndarray) -> str:

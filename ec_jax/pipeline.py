@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from ec_jax import checkpoint, methods, parallel, rng
 from ec_jax import config as config_lib
@@ -98,8 +99,8 @@ class Experiment:
             if path := self._brought(stage):
                 shapes = self.scenario.model_shapes()
                 checkpoint.check_model(path, shapes, f"{stage}.checkpoint")
-                channels = self.scenario.image_shape[2]
-                checkpoint.check_origin(path, f"{stage}.checkpoint", config, channels)
+                shape = self.scenario.image_shape
+                checkpoint.check_origin(path, f"{stage}.checkpoint", config, shape)
         if self.stages != ("report",):  # which reads what evaluate left
             _ = self.scenario.splits
             self._check_finished()
@@ -108,6 +109,7 @@ class Experiment:
         """Runs the stages that are asked for and not done."""
         self.workdir.mkdir(parents=True, exist_ok=True)
         workdir_lib.write_resolved(self.config, self.workdir)
+        self._write_normalization()
         for stage in self.stages:
             if stage in ("evaluate", "report"):
                 getattr(self, f"_{stage}")()
@@ -118,6 +120,13 @@ class Experiment:
                 print(f"{stage}: {self.config.method} needs none", flush=True)
             else:
                 self._train(stage)
+
+    def _write_normalization(self) -> None:
+        """Leaves what a user of the model must know of its images."""
+        path = self.workdir / workdir_lib.NORMALIZATION
+        if self.stages != ("report",) and not path.exists():
+            mean, std = (row.tolist() for row in map(np.asarray, self.scenario.moments))
+            workdir_lib.write_json(path, {"mean": mean, "std": std})
 
     def _brought(self, stage: str) -> str:
         """The checkpoint that takes a stage's place, or nothing."""

@@ -47,7 +47,7 @@ DEPTHS = {
     "swin": {4: 4, 12: 4, 24: 4},
     "convnext": {4: 4, 18: 4, 36: 4},
 }
-_HEADS = {"vit": 64, "swin": 32}  # width of a head of attention
+HEADS = {"vit": 64, "swin": 32}  # width of a head of attention
 _COUNT = Number(1, INT32, integer=True)
 MODEL = {  # rules of the fields alone; ``check_model`` has those between them
     "model.name": tuple(DEPTHS),
@@ -73,7 +73,7 @@ def check_model(config: Any) -> None:
         raise InputError("model.depth", model.depth, f"of a {model.name} one of {listed}")
     if not depths and model.depth < 4:
         raise InputError("model.depth", model.depth, f"a {model.name} has four stages; at least 4")
-    head = _HEADS.get(model.name, 1)
+    head = HEADS.get(model.name, 1)
     if model.width > head and model.width % head:
         remedy = f"a head of attention has {head} channels; a multiple of it"
         raise InputError("model.width", model.width, remedy)
@@ -85,6 +85,26 @@ def check_model(config: Any) -> None:
 def points(model: Any) -> list[str]:
     """Names of the supervision points of a config's model, first to last."""
     return [f"stage{i + 1}" for i in range(DEPTHS[model.name].get(model.depth, 4))]
+
+
+def check_timm_size(field: str, side: int, patch: int) -> None:
+    """Refuses images on which timm's Swin computes something else than ours from the same weights.
+
+    Where windows do not divide a map, or one is larger than it, timm and Microsoft shift before
+    they pad, and shrink the window; ours does as torchvision's.
+
+    Args:
+      field: that gives the side.
+      side: pixels of an image.
+      patch: pixels along the side of a patch.
+
+    Raises:
+      InputError: some stage's map is not made of whole windows.
+    """
+    whole = patch * 8 * 7  # the last of four stages is one window
+    if side % whole:
+        remedy = f"timm's Swin pads and shifts smaller maps in another way; a multiple of {whole}"
+        raise InputError(field, side, remedy)
 
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's mean and deviation

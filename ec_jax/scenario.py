@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -118,12 +117,11 @@ class Scenario:
         side = self.image_shape[0]
         resize = data.resize if data.image_size else round(side * TRANSFER_RESIZE)
         found = []
-        for name, where in data_config.transfer_sets(self.config):
+        for title, name, where in data_config.transfer_sets(self.config):
             manual, skip = data.manual_dir, data.damaged
             more = {"data_dir": where, "manual_dir": manual, "damaged": skip}
             read = functools.partial(sources.load, name, image_size=side, resize=resize, **more)
-            label = Path(where).name if name == sources.FOLDER else name.replace("/", "-")
-            found.append((label, read))
+            found.append((title, read))
         return found
 
     @property

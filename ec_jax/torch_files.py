@@ -83,7 +83,7 @@ def read(path: str | Path, key: str = "") -> Weights:
         raise InputError("FILE", str(path), f"is none of {', '.join(SUFFIXES)}; rename it")
     found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     state, where, others = _unwrapped(found, key, path)
-    state = {name: _array(value) for name, value in state.items() if name not in _COUNTERS}
+    state = {n: _array(n, value, path) for n, value in state.items() if n not in _COUNTERS}
     state, mean, std = _without_normalization(state, path)
     return Weights(_without_prefix(state), path, where, others, mean, std)
 
@@ -135,10 +135,14 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError("FILE", str(path), f"cannot be read ({reason}); fetch it anew")
 
 
-def _array(value: Any) -> np.ndarray:
+def _array(name: str, value: Any, path: Path) -> np.ndarray:
     if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
         value = value.detach()
-        return (value.float() if value.is_floating_point() else value).numpy()
+        try:
+            return (value.float() if value.is_floating_point() else value).numpy()
+        except (RuntimeError, TypeError) as error:
+            remedy = f"{name} is sparse or quantised ({type(error).__name__}); save it dense"
+            raise InputError("FILE", str(path), remedy) from error
     value = np.asarray(value)
     return value if value.dtype.kind in "iub" else np.asarray(value, np.float32)
 

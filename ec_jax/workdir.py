@@ -17,6 +17,7 @@ from ec_jax.errors import InputError
 FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", "parallel.")
 # What a run and a grid of runs leave: neither goes into the other's folder.
 OF_A_RUN, OF_A_GRID = ("checkpoints", "metrics.json"), ("shared",)
+NORMALIZATION = "normalization.json"  # of a run: mean and deviation of its images in [0, 1]
 _PROBE = ".ec_jax-"  # folders made to see whether one can
 
 

@@ -257,6 +257,18 @@ def test_minibatches_of_whole_activations_have_four_images_at_least():
     config_lib.validate(changed(data__eval_batch_size=3))
 
 
+def test_maps_that_would_vanish_are_refused(tmp_path):
+    import jpegs
+
+    data = {"data__name": "folder", "data__data_dir": str(jpegs.folder(tmp_path))}
+    config = {**data, "data__image_size": 32, "data__resize": 32, "forget__classes": "ant"}
+    config |= {"model__name": "convnext", "model__depth": 4, "evaluation__neighbors": 1}
+    said = refusal(changed(**config, model__patch=8))
+    assert said.startswith("model.patch = 8: leaves a map of 4x4, of which three halvings leave ")
+    assert said.endswith("at most 4")
+    config_lib.validate(changed(**config, model__patch=4))
+
+
 def test_every_field_has_a_case_of_refusal():
     assert {field for field, *_ in REFUSED} | RANGES.keys() == set(FIELDS)
 

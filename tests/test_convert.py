@@ -140,13 +140,35 @@ def test_an_imported_model_runs_as_it_was_made(tmp_path):
         config = SimpleNamespace(
             model={"padding": padding}, data=SimpleNamespace(normalize=normalize)
         )
-        checkpoint.check_origin(tmp_path, "--original", config, 1)
+        checkpoint.check_origin(tmp_path, "--original", config, (32, 32, 1))
 
     check("symmetric", "0.5;0.25")
     with pytest.raises(InputError, match=r"model.padding = 'same': .* was imported with symmetric"):
         check("same", "0.5;0.25")
     with pytest.raises(InputError, match=r"data.normalize = 'data': .*normalised its images by"):
         check("symmetric", "data")
+
+
+def test_timms_swin_is_run_on_sizes_on_which_it_computes_the_same(tmp_path):
+    from types import SimpleNamespace
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "_METADATA").write_text("{}")
+    made = {"model": {"name": "swin", "patch": 4}, "layout": "timm", "normalize": ""}
+    config = SimpleNamespace(model=made["model"], data=SimpleNamespace(normalize="imagenet"))
+    (tmp_path / checkpoint.ORIGIN).write_text(json.dumps(made))
+    checkpoint.check_origin(tmp_path, "--original", config, (448, 448, 3))
+    with pytest.raises(InputError, match=r"data.image_size = 256: timm's Swin .* multiple of 224"):
+        checkpoint.check_origin(tmp_path, "--original", config, (256, 256, 3))
+    (tmp_path / checkpoint.ORIGIN).write_text(json.dumps({**made, "layout": "torchvision"}))
+    checkpoint.check_origin(tmp_path, "--original", config, (256, 256, 3))
+
+
+def test_weights_that_are_not_dense_are_refused(state, tmp_path):
+    sparse = {**state, "fc.weight": state["fc.weight"].to_sparse()}
+    torch.save(sparse, tmp_path / "sparse.pth")
+    with pytest.raises(InputError, match=r"fc.weight is sparse or quantised .*; save it dense"):
+        torch_files.read(tmp_path / "sparse.pth")
 
 
 @pytest.mark.parametrize("prefix", ["normalize.", "module.normalize.", "0."])
@@ -293,6 +315,7 @@ def test_a_run_takes_an_imported_model_and_its_normalisation(state, tmp_path):
     inside = {"mean": torch.tensor(MEAN), "std": torch.tensor(STD)}
     content = net.state_dict() | {f"normalize.{k}": v for k, v in inside.items()}
     torch.save(content, tmp_path / "model.pth")
+    homes = jpegs.folder(tmp_path / "home", train=5, test=0, parts=("Real_World", "none"))
     out = tmp_path / "imported"
     done = convert_("import", tmp_path / "model.pth", f"--out={out}")
     assert done.returncode == 0, done.stderr
@@ -307,6 +330,7 @@ def test_a_run_takes_an_imported_model_and_its_normalisation(state, tmp_path):
         *("--config.original.epochs=1", "--config.modules.epochs=1", "--config.unlearn.steps=2"),
         *("--config.evaluation.metrics=accuracy,cka,gap", "--config.parallel.devices=1"),
         *("--config.data.augment=crop+flip", "--config.modules.kind=pool"),
+        f"--config.evaluation.transfer=folder:{homes / 'Real_World'}",
     ]
     without = [f for f in run if "normalize" not in f]
     refused(
@@ -320,6 +344,10 @@ def test_a_run_takes_an_imported_model_and_its_normalisation(state, tmp_path):
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["scenario"]["model"] == "resnet18-w64"
     assert metrics["scenario"]["forget_names"] == ["bee"]
+
+    for model in metrics["models"].values():
+        for point in metrics["scenario"]["points"]:  # 4 pictures are asked for
+            assert model[f"transfer/Real_World/{point}"] in (0, 25, 50, 75, 100)
 
     # The original is the imported one: its accuracy is what PyTorch computes.
     from torchvision import datasets, transforms
@@ -340,6 +368,9 @@ def test_a_run_takes_an_imported_model_and_its_normalisation(state, tmp_path):
         "export", tmp_path / "run/checkpoints/unlearn", "--layout=torchvision", f"--out={file}"
     )
     assert done.returncode == 0, done.stderr
+    told = re.search(r"normalised by mean ([\d.,]+) and deviation ([\d.,]+)\n", done.stdout)
+    for row, values in zip(told.groups(), (MEAN, STD), strict=True):
+        np.testing.assert_allclose(list(map(float, row.split(","))), values, rtol=1e-5)
     other = torch_models.torchvision().resnet18(num_classes=4)
     other.load_state_dict({k: torch.tensor(v) for k, v in load_file(file).items()}, strict=True)
     with torch.no_grad():

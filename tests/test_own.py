@@ -1,6 +1,7 @@
 """A module of one's own: its points are found, mistakes are named, the example runs."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -139,6 +140,11 @@ def test_submodules_outputs_are_points_by_their_paths():
             {"settings": {"ec.candidates": "forget"}},
             "ec.candidates = 'forget': all that is forgotten has one label",
         ),
+        ({"points": ["low", "low"]}, "points = 'low': is there twice"),
+        (
+            {"oracle": {"params": {}}},
+            r"oracle = 'batch_stats/norm_deep/mean nothing': the model's own is \(32,\)",
+        ),
         ({"normalize": ((0.5, 0.5), (1.0, 1.0))}, "normalize = .*: give 1 means and as many"),
     ],
 )
@@ -160,6 +166,34 @@ def test_what_a_module_lacks_is_said(digits):
         ec_jax.unlearn(Net(), start(Net()), **{**digits, "retain": (digits["retain"][0], labels)})
     with pytest.raises(InputError, match="variables = 'cache'"):
         ec_jax.unlearn(Net(), {**start(Net()), "cache": {}}, **digits)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"oracle": "train"}, {"method": "ec_guided"}, {"settings": {"unlearn.batch_norm": "train"}}],
+)
+def test_dropout_is_refused_where_it_would_be_trained_with(asked, digits, tmp_path):
+    points = {"points": ["encoder/block1", "encoder/block2"], "switch": "deterministic"}
+    with pytest.raises(InputError, match=r"model = 'Tokens': draws random numbers \(dropout\)"):
+        ec_jax.unlearn(
+            Tokens(), start(Tokens()), **digits, **points, **asked, workdir=tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_program_may_have_configs_of_its_own(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "__init__.py").write_text("")
+    (tmp_path / "configs" / "default.py").write_text("raise RuntimeError('not this one')")
+    code = "import configs, ec_jax.own; print(ec_jax.own._defaults().ec.temperature)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )
+    assert done.stdout.strip() == "0.1", done.stderr
 
 
 # What it does.

@@ -4,8 +4,9 @@ What a step reads is a pure function of seed, stream and step, as with sets in m
 was cut off goes on with the very next picture, in the middle of an epoch, too.
 """
 
+import bisect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class Feed:
         stream: Stream,
         pictures: Pictures,
         kind: str,
+        steps: Sequence[int],
         part: tuple[int, int] = (0, 1),
     ):
         """Nothing is read yet.
@@ -31,6 +33,7 @@ class Feed:
           stream: says which picture is where.
           pictures: the training images.
           kind: of augmentation, see ``augment.KINDS``.
+          steps: those at which a batch is read, ascending: what is decoded ahead.
           part: (i, n): of every batch the i-th of n equal parts.
 
         Raises:
@@ -42,33 +45,34 @@ class Feed:
         self._stream, self._pictures, self._kind = stream, pictures, kind
         self._share = size // count
         self._first = index * self._share
-        self._step, self._last, self._batches = -1, None, iter(())
+        self._steps, self._at, self._last, self._batches = steps, -1, None, iter(())
 
     def batch(self, step: int) -> np.ndarray:
         """The pictures of a step: uint8 [batch_size / n, size, size, 3].
 
         Args:
-          step: counted from 0; the one after the last call's was decoded meanwhile, and that
+          step: one of ``steps``; the one after the last call's was decoded meanwhile, and that
             one itself is at hand.
         """
-        if step != self._step:
-            if step != self._step + 1 or self._last is None:
-                self._batches = self._from(step)
-            self._step, self._last = step, next(self._batches)
+        at = bisect.bisect_left(self._steps, step)
+        if at != self._at:
+            if at != self._at + 1 or self._last is None:
+                self._batches = self._from(at)
+            self._at, self._last = at, next(self._batches)
         return self._last
 
-    def _from(self, step: int) -> Iterator[np.ndarray]:
+    def _from(self, at: int) -> Iterator[np.ndarray]:
         import grain
 
-        places = grain.MapDataset.range(step * self._share, 2**62)
+        places = grain.MapDataset.range(at * self._share, len(self._steps) * self._share)
         read = grain.ReadOptions(_cores(), _AHEAD * self._share)
         cut = places.map(self._cut).batch(self._share)
         return iter(cut.to_iter_dataset(read))
 
     def _cut(self, place: int) -> np.ndarray:
         """The picture at a place of this process's own order."""
-        step, within = divmod(int(place), self._share)
-        whole = step * self._stream.batch_size + self._first + within
+        at, within = divmod(int(place), self._share)
+        whole = self._steps[at] * self._stream.batch_size + self._first + within
         draw = self._stream.draw(whole)
         return self._pictures.crop(self._stream.at(whole), draw, self._kind)
 

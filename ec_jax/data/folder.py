@@ -7,6 +7,7 @@ a fifth of every class is then its test part, always the same one.
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,20 @@ def class_names(root: str | Path) -> tuple[str, ...]:
       InputError: there is no such folder, or it has fewer than two classes.
     """
     root = _root(root)
-    whole = root / TRAIN if (root / TRAIN).is_dir() else root
-    return tuple(p.name for p in _classes(whole, root))
+    return tuple(p.name for p in _classes(_training(root), root))
+
+
+def check(root: str | Path) -> None:
+    """Refuses a folder by its own folders alone; no picture's name is read.
+
+    Args:
+      root: the folder.
+
+    Raises:
+      InputError: as ``listing``, but for classes without pictures.
+    """
+    root = _root(root)
+    _known(_test(root), class_names(root), root)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +52,11 @@ class Listing:
     """The pictures of a part, by class and then by name.
 
     Attributes:
-      paths: of the files.
+      paths: of the files; plain strings, of which there may be millions.
       labels: int32 [n].
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
     labels: np.ndarray
 
 
@@ -57,18 +70,11 @@ def listing(root: str | Path) -> tuple[tuple[str, ...], Listing, Listing]:
       InputError: a part, a class or its pictures are missing, or a test class is none of training.
     """
     root = _root(root)
-    if not (root / TRAIN).is_dir():
-        names, whole = _part(root, root)
-        return (names, *_cut(whole))
-    names, train = _part(root / TRAIN, root)
-    found = [root / name for name in TEST if (root / name).is_dir()]
-    if not found:
-        remedy = f"has no folder {' or '.join(TEST)} beside {TRAIN}; add one"
-        raise InputError(FIELD, str(root), remedy)
-    there, test = _part(found[0], root)
-    if unknown := sorted(set(there) - set(names)):
-        remedy = f"{found[0].name}/{unknown[0]} is no class of {TRAIN}; rename or remove it"
-        raise InputError(FIELD, str(root), remedy)
+    names, train = _part(_training(root), root)
+    if (folder := _test(root)) is None:
+        return (names, *_cut(train))
+    _known(folder, names, root)
+    there, test = _part(folder, root)
     place = np.array([names.index(name) for name in there], np.int32)
     return names, train, dataclasses.replace(test, labels=place[test.labels])
 
@@ -89,7 +95,7 @@ def held_out(labels: np.ndarray) -> np.ndarray:
 def files(listing: Listing) -> Files:
     """The pictures of a part, for ``Pictures``."""
     paths = listing.paths
-    return Files(lambda i: paths[i].read_bytes(), lambda i: str(paths[i]), len(paths), FIELD)
+    return Files(lambda i: Path(paths[i]).read_bytes(), paths.__getitem__, len(paths), FIELD)
 
 
 def _root(given: str | Path) -> Path:
@@ -98,6 +104,32 @@ def _root(given: str | Path) -> Path:
     if not given or not root.is_dir():
         raise InputError(FIELD, str(given), "no such folder; give one of train/CLASS/*.jpg")
     return root
+
+
+def _training(root: Path) -> Path:
+    """The folder of the training classes."""
+    part = root / TRAIN
+    # A class may be called so, too; its folder holds pictures.
+    return part if part.is_dir() and any(p.is_dir() for p in part.iterdir()) else root
+
+
+def _test(root: Path) -> Path | None:
+    """The folder of the test classes; None where the folder has no parts."""
+    if _training(root) == root:
+        return None
+    found = [root / name for name in TEST if (root / name).is_dir()]
+    if not found:
+        remedy = f"has no folder {' or '.join(TEST)} beside {TRAIN}; add one"
+        raise InputError(FIELD, str(root), remedy)
+    return found[0]
+
+
+def _known(test: Path | None, names: Sequence[str], root: Path) -> None:
+    """Refuses a test class that is none of training."""
+    there = [p.name for p in _classes(test, root)] if test else []
+    if unknown := sorted(set(there) - set(names)):
+        remedy = f"{test.name}/{unknown[0]} is no class of {TRAIN}; rename or remove it"
+        raise InputError(FIELD, str(root), remedy)
 
 
 def _classes(folder: Path, root: Path) -> list[Path]:
@@ -112,7 +144,12 @@ def _classes(folder: Path, root: Path) -> list[Path]:
 def _part(folder: Path, root: Path) -> tuple[tuple[str, ...], Listing]:
     classes, paths, labels = _classes(folder, root), [], []
     for label, place in enumerate(classes):
-        found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = [
+            os.path.join(where, file)
+            for where, _, files in sorted(os.walk(place, followlinks=True))
+            for file in sorted(files)
+            if file.lower().endswith(SUFFIXES)
+        ]
         if not found:
             remedy = f"{place.relative_to(root)} has no picture ({', '.join(SUFFIXES)}); add some"
             raise InputError(FIELD, str(root), remedy)

@@ -167,7 +167,7 @@ def check(name: str, data_dir: str = "", manual_dir: str = "") -> None:
     check_name(name, data_dir)
     check_folder("data.manual_dir", manual_dir)
     if name == FOLDER:
-        folder.class_names(data_dir)
+        folder.check(data_dir)
     elif name != "digits":
         known = _SETS[name][0] if name in _SETS else tfds_sets.about(name, data_dir)[0]
         tfds_sets.check(name, data_dir, manual_dir, known)

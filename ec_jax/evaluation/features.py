@@ -2,7 +2,8 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -112,8 +113,8 @@ def extract(
         rooms = {model: _allocate(forward(empty), 0) for model, forward in forwards.items()}
         return {model: _features(*room, labels) for model, room in rooms.items()}
     rooms = {}
-    for start in _shown(range(0, count, batch_size), name, count):
-        batch = images[start : start + batch_size]
+    starts = range(0, count, batch_size)
+    for start, batch in zip(_shown(starts, name, count), _ahead(images, starts), strict=True):
         rows = slice(start, start + len(batch))
         padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
         # All are started before the first is waited for.
@@ -125,6 +126,17 @@ def extract(
         if watch:
             watch({model: result[2] for model, result in results.items()}, len(batch))
     return {model: _features(*room, labels) for model, room in rooms.items()}
+
+
+def _ahead(images: Any, starts: range) -> Iterator[np.ndarray]:
+    """Batches; pictures of the next one are decoded while one is used."""
+    parts = [slice(start, start + starts.step) for start in starts]
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(images.__getitem__, parts[0])
+        for part in parts[1:]:
+            batch, coming = coming.result(), pool.submit(images.__getitem__, part)
+            yield batch
+        yield coming.result()
 
 
 def _shown(starts: range, name: str, count: int) -> Iterable[int]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from ec_jax.data.sources import Dataset
+from ec_jax.errors import InputError
 from ec_jax.evaluation import knn
 from ec_jax.evaluation.features import Forward, extract
 
@@ -26,10 +27,16 @@ def measure(
 
     Returns:
       {model: {key: percent in [0, 100]}}; NaN where features are not finite.
+
+    Raises:
+      InputError: a set has fewer training images than neighbours are asked for.
     """
     found: dict[str, dict[str, float]] = {model: {} for model in forwards}
     for name, read in sets if forwards else ():
         data = read()
+        if neighbors > (images := len(data.train_labels)):
+            remedy = f"{name} has {images} training images; at most that"
+            raise InputError("evaluation.neighbors", neighbors, remedy)
         parts = {
             part: extract(forwards, images, labels, batch_size, f"evaluate: {name}, {part}")
             for part, images, labels in (

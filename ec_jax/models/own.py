@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.errors import InvalidRngError
 
 from ec_jax.errors import InputError
 from ec_jax.models.modules import spatial_mean
@@ -110,6 +111,9 @@ def adapt(
     if not chosen:
         remedy = "the module sows nothing; name its submodules: " + ", ".join(_named(order))
         raise InputError("points", points, remedy)
+    for i, point in enumerate(chosen):
+        if _name(point) in map(_name, chosen[:i]):
+            raise InputError("points", point, "is there twice; name every point once")
     paths = tuple((_name(point), _path(point, found, order)) for point in chosen)
     shapes = [found[path].shape for _, path in paths]
     return OwnModel(
@@ -121,6 +125,34 @@ def adapt(
         switch,
         tuple(point for (point, _), shape in zip(paths, shapes, strict=True) if len(shape) == 2),
     )
+
+
+def check_training(
+    model: OwnModel, variables: Mapping[str, Any], image_shape: Sequence[int], what: str
+) -> None:
+    """Refuses a module that cannot be run as in training; nothing is computed.
+
+    Args:
+      model: the adapted module.
+      variables: its own.
+      image_shape: [h, w, c].
+      what: is asked for that trains it so, for the message.
+
+    Raises:
+      InputError: it draws random numbers, as dropout does.
+    """
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    kinds = ["batch_stats", "intermediates"]
+    try:
+        jax.eval_shape(
+            lambda v, x: model.apply(v, x, train=True, mutable=kinds), dict(variables), images
+        )
+    except InvalidRngError as error:
+        name = type(model.module).__name__
+        remedy = f"draws random numbers (dropout) in training, which {what} would need; give an "
+        raise InputError(
+            "model", name, f"{remedy}oracle's variables, or set dropout to 0"
+        ) from error
 
 
 def _run(module, variables, images, train, switch, mutable):

@@ -59,5 +59,6 @@ def _in_head(params: Any) -> Any:
 
 
 def _kernels(params: Any) -> Any:
-    # Biases and normalisation scales are vectors: decaying them does not regularise.
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    # What scales or is added (biases, an attention's table of them, positions, a class token) is
+    # not decayed, whatever its shape: pulling it to zero does not regularise.
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -1,7 +1,7 @@
 """The steps of a training: each reads its batch and makes its update."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -99,18 +99,22 @@ def make_steps(
     shared = parallel.replicate(shared, mesh)
     if scenario.resident:
         update, shared["data"] = partial(_of_rows, update), scenario.resident
-    streams = {
-        name: _reader(scenario, Stream(indices, size, c.seed, f"{training.draw}/{name}"))
-        for name, (indices, size) in training.streams.items()
-    }
-    names = tuple(streams)
-    return Steps(
-        parallel.per_device(update, mesh, c.parallel.map),
-        streams,
-        (lambda step: tuple(method.reads(step, training.steps))) if method else lambda _: names,
-        shared,
-        mesh,
-    )
+    reads = _reads(training)
+    streams = {}
+    for name, (indices, size) in training.streams.items():
+        stream = Stream(indices, size, c.seed, f"{training.draw}/{name}")
+        when = [step for step in range(training.steps) if name in reads(step)]
+        streams[name] = _reader(scenario, stream, when)
+    update = parallel.per_device(update, mesh, c.parallel.map)
+    return Steps(update, streams, reads, shared, mesh)
+
+
+def _reads(training: Training) -> Callable[[int], tuple[str, ...]]:
+    """``step -> names`` of the streams of which it reads a batch."""
+    method, names = training.method, tuple(training.streams)
+    if not method:
+        return lambda _: names
+    return lambda step: tuple(method.reads(step, training.steps))
 
 
 def _of_rows(update: Callable, state: TrainState, shared: Any, rows: Any) -> Any:
@@ -123,13 +127,13 @@ def _of_rows(update: Callable, state: TrainState, shared: Any, rows: Any) -> Any
     return update(state, shared, batch)
 
 
-def _reader(scenario: Scenario, stream: Stream) -> Read:
-    """``step -> batch`` of a stream: rows, where the images are on the devices."""
+def _reader(scenario: Scenario, stream: Stream, steps: Sequence[int]) -> Read:
+    """``step -> batch`` of a stream that ``steps`` read: rows, where images are on the devices."""
     data = scenario.data
     if scenario.resident:
         return lambda step: stream.batch_indices(step).astype(np.int32)
     if isinstance(data.train_images, Pictures):
-        images = Feed(stream, data.train_images, scenario.config.data.augment).batch
+        images = Feed(stream, data.train_images, scenario.config.data.augment, steps).batch
     else:
         images = partial(_rows, data.train_images, stream)
     labels = partial(_rows, data.train_labels, stream)

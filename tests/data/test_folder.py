@@ -75,6 +75,22 @@ def test_a_folder_without_parts_is_cut_always_alike(tmp_path):
     assert len(train | test) == 40  # none is in both
 
 
+def test_a_class_may_be_called_train(tmp_path):
+    jpegs.folder(tmp_path, names=("bus", "train"), train=5, test=0, parts=("all", "none"))
+    data = load(tmp_path / "all")
+    assert data.class_names == ("bus", "train")
+    assert np.bincount(data.train_labels).tolist() == [4, 4]
+
+
+def test_links_to_folders_and_pictures_are_followed(tmp_path):
+    jpegs.folder(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "9.jpg").write_bytes(jpegs.jpeg(0, 9))
+    (tmp_path / "train" / "ant" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "bee" / "9.jpg").symlink_to(tmp_path / "elsewhere" / "9.jpg")
+    assert np.bincount(load(tmp_path).train_labels).tolist() == [7, 7, 6, 6]
+
+
 def test_folders_named_by_wordnet_ids_get_imagenets_names(tmp_path):
     wnids = ("n01440764", "n02085620", "n02110341")
     jpegs.folder(tmp_path, names=wnids, train=2, test=1)
@@ -112,6 +128,12 @@ def test_what_is_no_folder_of_classes_is_refused(tmp_path):
     assert "it has 0 folders of classes; at least two" in refused(tmp_path)
     jpegs.folder(tmp_path, names=("ant",))
     assert "train has 1 folders of classes" in refused(tmp_path)
+
+
+def test_a_missing_test_part_is_refused_before_a_picture_is_listed(tmp_path):
+    jpegs.folder(tmp_path, parts=("train", "elsewhere"))
+    with pytest.raises(InputError, match="has no folder test or val or validation beside train"):
+        sources.check(sources.FOLDER, str(tmp_path))
 
 
 def test_a_class_that_is_not_trained_on_is_refused(tmp_path):

@@ -180,8 +180,8 @@ def many():
     return of([jpegs.jpeg(i % 4, i) for i in range(10)])
 
 
-def feed(many, part=(0, 1), rows=10, size=4, kind="crop+flip"):
-    return Feed(Stream(np.arange(rows), size, 7, "train"), many, kind, part)
+def feed(many, part=(0, 1), rows=10, size=4, kind="crop+flip", steps=range(100)):
+    return Feed(Stream(np.arange(rows), size, 7, "train"), many, kind, steps, part)
 
 
 def test_what_a_step_reads_does_not_depend_on_where_a_run_began(many):
@@ -195,6 +195,22 @@ def test_what_a_step_reads_does_not_depend_on_where_a_run_began(many):
     np.testing.assert_array_equal(back, batches[2])
     np.testing.assert_array_equal(straight.batch(2), batches[2])
     np.testing.assert_array_equal(straight.batch(3), batches[3])
+
+
+def test_a_stream_that_is_read_now_and_then_is_decoded_ahead_without_waste(many):
+    read = []
+
+    class Counted(pictures.Pictures):
+        def crop(self, row, draw, kind):
+            read.append(row)
+            return super().crop(row, draw, kind)
+
+    steps = (0, 2, 3, 8, 10)
+    whole = feed(many)
+    thrifty = feed(Counted(many._files, size=16, resize=20), steps=steps)
+    for step in steps:
+        np.testing.assert_array_equal(thrifty.batch(step), whole.batch(step))
+    assert len(read) == 4 * len(steps)  # none twice, and none of the steps between
 
 
 def test_processes_share_a_batch_without_loss_or_repetition(many):
@@ -226,4 +242,4 @@ def test_the_same_picture_is_cut_anew_every_time(many):
     assert len({cut.tobytes() for cut in cuts}) > 1
     damaged = of([KINDS["jpeg"], DAMAGED["truncated"]])
     with pytest.raises(InputError, match="'picture 1': cannot be decoded"):
-        Feed(Stream(np.arange(2), 4, 0, "train"), damaged, "crop").batch(0)
+        feed(damaged, rows=2, kind="crop").batch(0)

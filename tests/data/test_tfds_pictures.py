@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zipfile
 
 import jpegs
 import numpy as np
@@ -187,10 +188,30 @@ def test_birds(folders, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_domain_of_domainnet(folders, monkeypatch):
+    _, manual_dir = folders
+    place = "sketch/{0}/sketch_{1:03d}_{2:06d}.jpg"
+    names, lists = {0: "aircraft_carrier", 1: "airplane", 344: "zigzag"}, {}
+    with zipfile.ZipFile(manual_dir / "sketch.zip", "w") as out:
+        for label, name in names.items():
+            for i in range(4):
+                path = place.format(name, label + 1, i)
+                out.writestr(path, jpegs.jpeg(label % 4, i))
+                lists.setdefault("test" if i == 3 else "train", []).append(f"{path} {label}")
+    for part, lines in lists.items():
+        (manual_dir / f"sketch_{part}.txt").write_text("\n".join(lines) + "\n")
+    expect(monkeypatch, "domainnet", *manual_dir.iterdir())
+    data = load("domainnet/sketch", folders, image_size=16, resize=20)
+    assert len(data.class_names) == 345
+    assert sorted(data.train_labels.tolist()) == [0] * 3 + [1] * 3 + [344] * 3
+    assert sorted(data.test_labels.tolist()) == [0, 1, 344]
+    wanted = sorted((label, still(jpegs.jpeg(label % 4, 3))) for label in names)
+    assert shown(data, "test") == wanted
+
+
+@pytest.mark.slow
 def test_any_set_of_tfds_with_images_and_labels_is_taken_by_its_name(folders, monkeypatch):
     _, manual_dir = folders
-    import zipfile
-
     archives = []
     for part, count in (("train", 5), ("validation", 2), ("test", 3)):
         path = manual_dir / f"{part}.zip"

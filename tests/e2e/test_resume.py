@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import jax
+import jpegs
 import numpy as np
 import pytest
 from command import ROOT, WITH
@@ -54,13 +55,13 @@ sys.addaudithook(hook)
 """
 
 
-def start(workdir, before=""):
+def start(workdir, before="", arguments=ARGUMENTS):
     return subprocess.Popen(
         [
             sys.executable,
             "-c",
             WITH.format(before, "ec_jax.main"),
-            *ARGUMENTS,
+            *arguments,
             f"--workdir={workdir}",
         ],
         cwd=ROOT,
@@ -71,15 +72,15 @@ def start(workdir, before=""):
     )
 
 
-def finish(workdir):
-    process = start(workdir)
+def finish(workdir, arguments=ARGUMENTS):
+    process = start(workdir, arguments=arguments)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return output
 
 
-def kill_after(workdir, line):
-    process = start(workdir)
+def kill_after(workdir, line, arguments=ARGUMENTS):
+    process = start(workdir, arguments=arguments)
     said = []
     for text in process.stdout:
         said.append(text)
@@ -122,9 +123,9 @@ def results(workdir):
 
 
 def _config(workdir):
-    from configs import digits
+    from configs import default
 
-    config = digits.get_config().unlock()
+    config = default.get_config().unlock()
     config.update(json.loads((workdir / "config.json").read_text()))
     return config.lock()
 
@@ -154,4 +155,35 @@ def test_killed_at_any_file_it_touches_a_run_ends_as_if_it_had_not_been(tmp_path
     metrics, models = results(tmp_path / "whole")
     again, models_again = results(tmp_path / "killed")
     assert again == metrics
+    jax.tree.map(np.testing.assert_array_equal, models_again, models)
+
+
+@pytest.mark.slow
+def test_killed_amid_an_epoch_of_pictures_a_run_reads_on_where_it_was(tmp_path):
+    folder = jpegs.folder(tmp_path / "data", train=12, test=4)
+    (folder / "train" / "ant" / "0.jpg").write_bytes(b"no picture")
+    arguments = [
+        "--config=configs/default.py",
+        *("--config.data.name=folder", f"--config.data.data_dir={folder}"),
+        *("--config.data.image_size=16", "--config.data.resize=20", "--config.data.damaged=skip"),
+        *("--config.data.augment=crop+flip", "--config.forget.classes=bee"),
+        *("--config.model.depth=8", "--config.model.width=4", "--config.method=scrub"),
+        # 47 pictures: no epoch is a whole number of batches.
+        *("--config.data.batch_size=5", "--config.original.epochs=1.5"),
+        *("--config.data.retain_batch_size=8", "--config.data.forget_batch_size=5"),
+        *("--config.unlearn.steps=12", "--config.scrub.max_share=0.6"),
+        *("--config.data.eval_batch_size=16", "--config.evaluation.neighbors=3"),
+        *("--config.evaluation.metrics=accuracy,cka", "--config.evaluation.cka_batch_size=8"),
+        *("--config.checkpoint.every=4", "--config.report.log_every=1"),
+        "--config.parallel.devices=1",
+    ]
+    finish(tmp_path / "whole", arguments)
+    for line in ("original: step 6/", "unlearn: step 3/", "unlearn: step 9/"):
+        kill_after(tmp_path / "killed", line, arguments)
+    output = finish(tmp_path / "killed", arguments)
+    assert "data: 1 damaged training pictures left out" in output
+    metrics, models = results(tmp_path / "whole")
+    again, models_again = results(tmp_path / "killed")
+    assert again == metrics
+    assert metrics["scenario"]["images"]["retain_train"] == 35
     jax.tree.map(np.testing.assert_array_equal, models_again, models)

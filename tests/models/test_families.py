@@ -7,9 +7,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from ec_jax import rules
-from ec_jax.models import convnext, resnet, swin
+from ec_jax.models import convnext, resnet, swin, vit
 from ec_jax.models.modules import KINDS
 from ec_jax.models.network import build
+from ec_jax.training import optimizer
 
 # {name: (depth, width, patch, image side, sides of the maps)}
 SMALL = {
@@ -18,6 +19,7 @@ SMALL = {
     "swin": (4, 32, 1, 20, (20, 10, 5, 3)),
     "convnext": (4, 8, 2, 32, (16, 8, 4, 2)),
 }
+RECIPE = {"momentum": 0.0, "schedule": "constant", "warmup_steps": 0, "clip": 0}
 each = pytest.mark.parametrize("name", SMALL)
 
 
@@ -117,6 +119,27 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_parameters(name):
     assert {a.dtype for a in maps.values()} == {jnp.dtype("bfloat16")}
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, jax.jit(full.activations)(variables, images)[1], atol=0.05)
+
+
+@each
+def test_only_kernels_are_decayed(name):
+    net = make(name, kind="pool")
+    variables = jax.eval_shape(lambda: net.init(jax.random.key(0), (SMALL[name][3],) * 2 + (3,)))
+    params = variables["params"]
+    made = optimizer.make_optimizer(
+        ConfigDict(dict(RECIPE, name="sgd", learning_rate=1.0, weight_decay=0.1)), 1
+    )
+    ones = jax.tree.map(lambda p: jnp.ones(p.shape), params)
+    updates, _ = made.update(jax.tree.map(jnp.zeros_like, ones), made.init(ones), ones)
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        decayed = bool((update != 0).all())
+        assert decayed == (path[-1].key == "kernel"), jax.tree_util.keystr(path)
+    added = [p[-1].key for p, _ in jax.tree_util.tree_leaves_with_path(params["backbone"])]
+    assert {"swin": "bias", "vit": "positions"}.get(name, "scale") in added
+
+
+def test_a_config_knows_the_heads_width():
+    assert rules.HEADS == {"swin": swin.HEAD_WIDTH, "vit": vit.HEAD_WIDTH}
 
 
 def test_a_config_knows_the_depths_that_there_are():
