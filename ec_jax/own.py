@@ -116,6 +116,9 @@ def unlearn(
     scenario = OwnScenario(config, adapted, data, splits, forgotten, moments)
     config_lib.check_points(config, adapted.points)
     _, chosen = checked(config, scenario)
+    if chosen.uses_modules and len(adapted.points) < 2:
+        remedy = f"{method} stands on modules at all points but the last; name two or more"
+        raise InputError("points", ",".join(adapted.points), remedy)
     if oracle == "train" or "proxy" in chosen.needs or chosen.fresh is not None:
         own.check_training(adapted, variables, data.image_shape, "train a network anew")
     elif config.unlearn.batch_norm == "train":

@@ -141,6 +141,7 @@ def test_submodules_outputs_are_points_by_their_paths():
             "ec.candidates = 'forget': all that is forgotten has one label",
         ),
         ({"points": ["low", "low"]}, "points = 'low': is there twice"),
+        ({"points": ["deep"]}, "points = 'deep': ec stands on modules at all points but the last"),
         (
             {"oracle": {"params": {}}},
             r"oracle = 'batch_stats/norm_deep/mean nothing': the model's own is \(32,\)",
