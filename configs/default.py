@@ -84,7 +84,8 @@ def get_config() -> ConfigDict:
     # A picture that cannot be decoded: refuse = an error when it is read | skip = all are read once
     # at the start, and such ones are left out and counted.
     c.data.damaged = "refuse"
-    # Mean and deviation by which images are normalised: data = those of the training images |
+    # Mean and deviation by which images are normalised: data = those of the training images, for
+    # which pictures on disk are all decoded once at every start |
     # imagenet | of every channel, of values in [0, 1]: 0.5,0.5,0.5;0.25,0.25,0.25
     c.data.normalize = "data"
     c.data.subset = 0  # training images kept, drawn stratified by class; 0 = all

@@ -185,9 +185,13 @@ def _class_id(entry: str, spec: str, class_names: Sequence[str], field: str = FI
         return int(entry)
     if (title := wordnet.name(entry)) in class_names:  # a WordNet id of ImageNet's
         return list(class_names).index(title)
+    alike = [i for i, name in enumerate(class_names) if name.lower() == entry.lower()]
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        listed = " and ".join(class_names[i] for i in alike)
+        raise InputError(field, spec, f"{entry!r} may be {listed}; write it as the class is named")
     names = {name.lower(): name for name in class_names}
-    if entry.lower() in names:
-        return list(class_names).index(names[entry.lower()])
     near = names[difflib.get_close_matches(entry.lower(), names, 1, 0.0)[0]]
     raise InputError(field, spec, f"no class is named {entry!r}; did you mean {near!r}?")
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from ec_jax.models import transformer
 from ec_jax.models.resnet import replace_sown
+from ec_jax.models.transformer import POINTS
 
 STAGE_SIZES = {4: (1, 1, 1, 1), 18: (3, 3, 9, 3), 36: (3, 3, 27, 3)}  # depth -> blocks a stage
-POINTS = ("stage1", "stage2", "stage3", "stage4")
 _EPSILON = 1e-6
 _KERNEL = 7
 _SCALE = 1e-6  # at which every block starts

@@ -14,9 +14,9 @@ import numpy as np
 
 from ec_jax.models import transformer
 from ec_jax.models.resnet import replace_sown
+from ec_jax.models.transformer import POINTS
 
 STAGE_SIZES = {4: (1, 1, 1, 1), 12: (2, 2, 6, 2), 24: (2, 2, 18, 2)}  # depth -> blocks a stage
-POINTS = ("stage1", "stage2", "stage3", "stage4")
 HEAD_WIDTH = 32
 WINDOW = 7
 _EPSILON = 1e-5

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+POINTS = ("stage1", "stage2", "stage3", "stage4")  # of every family but ResNet
 MLP_RATIO = 4
 init = nn.initializers.truncated_normal(0.02)
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from ec_jax.models import transformer
 from ec_jax.models.resnet import replace_sown
+from ec_jax.models.transformer import POINTS
 
-POINTS = ("stage1", "stage2", "stage3", "stage4")
 HEAD_WIDTH = 64
 _EPSILON = 1e-6
 

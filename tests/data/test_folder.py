@@ -102,6 +102,13 @@ def test_folders_named_by_wordnet_ids_get_imagenets_names(tmp_path):
         splits.parse_forget("n02086240", names, 0)
 
 
+def test_a_name_that_may_be_two_classes_is_to_be_written_as_it_is():
+    names = ("Cardigan", "cardigan", "tench")  # a dog and a jacket of ImageNet
+    assert [splits.parse_forget(name, names, 0) for name in names] == [(0,), (1,), (2,)]
+    with pytest.raises(InputError, match="'CARDIGAN' may be Cardigan and cardigan; write it as"):
+        splits.parse_forget("CARDIGAN", names, 0)
+
+
 def test_imagenets_names_are_distinct_and_in_its_order():
     import tensorflow_datasets as tfds
     import torch_models
