@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,14 @@ def _torch(root: str, size: int) -> Any:
         persistent_workers=True,
         drop_last=True,
     )
-    return lambda: sum(
-        images.permute(0, 2, 3, 1).numpy().sum(axis=(0, 1, 2)) / size**2 for images, _ in loader
-    )
+
+    def read():
+        with warnings.catch_warnings():
+            # Its workers are forked, and run none of JAX's code.
+            warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+            return sum(
+                images.permute(0, 2, 3, 1).numpy().sum(axis=(0, 1, 2)) / size**2
+                for images, _ in loader
+            )
+
+    return read

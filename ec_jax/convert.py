@@ -163,6 +163,11 @@ def _import(found: Any) -> None:
         workdir.write_json(Path(part) / "made" / checkpoint.ORIGIN, origin)
         os.replace(Path(part) / "made", out)
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
+    if not origin["normalize"]:
+        print("The file does not say how images are normalised; most of torchvision's and timm's")
+        print("have data.normalize=imagenet, many ViTs of timm 0.5,0.5,0.5;0.5,0.5,0.5")
+    if architecture.name == "vit" and architecture.width not in (192, 384, 768, 1024):
+        print("Heads of attention are taken to have 64 channels each; the file does not say")
     print("To start from it:")
     flags = {f"model.{field}": value for field, value in fields.items()}
     if architecture.name == "vit":  # its positions are those of one size
@@ -187,18 +192,23 @@ def _export(found: Any) -> None:
     try:
         architecture = torch_weights.of_variables(shapes, found.layout)
     except torch_weights.UnknownWeightsError as error:
-        raise InputError("--layout", found.layout, str(error)) from error
+        wrong = "--layout" if found.layout in str(error) else "DIR"
+        given = found.layout if wrong == "--layout" else found.path
+        raise InputError(wrong, given, str(error)) from error
     if architecture.layout not in ("torchvision", "timm"):
         raise InputError("--layout", found.layout, "is read only; give torchvision or timm")
     run = _run_folder(found.path)
     _check_run(found.path, run, architecture)
     out = Path(os.path.expanduser(found.out)).absolute()
+    torch_files.check_out(out)
     variables = checkpoint.load_model(found.path, shapes, "DIR")
-    out.parent.mkdir(parents=True, exist_ok=True)
     torch_files.write(out, torch_weights.to_state(variables, architecture))
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
     if told := _images(found.path, run):
         print(f"It takes images in [0, 1] that were normalised by {told}")
+    if not run and architecture.name == "resnet" and not checkpoint.origin(found.path, "DIR"):
+        print("DIR is neither a run's nor imported: if it was trained with model.padding=same,")
+        print("the default, PyTorch's class computes something else")
     if architecture.stem == "cifar":
         print("Their class has another stem: give it conv1 = Conv2d(3, …, 3, 1, 1, bias=False)")
         print("and maxpool = Identity() before the weights are loaded")

@@ -3,8 +3,8 @@
 Nothing here needs JAX, so that a mistake is answered at once.
 """
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ec_jax import rules
@@ -103,7 +103,7 @@ def transfer_sets(config: Any) -> list[tuple[str, str, str]]:
     for entry in filter(None, map(str.strip, config.evaluation.transfer.split(","))):
         kind, colon, path = entry.partition(":")
         if colon:
-            found.append((Path(path).name, kind, path))
+            found.append((os.path.basename(os.path.abspath(path)), kind, path))
         else:  # a slash would cut a metric's key
             found.append((kind.replace("/", "-"), kind, config.evaluation.transfer_dir))
     return found

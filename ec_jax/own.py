@@ -23,6 +23,7 @@ from ec_jax.models import own
 from ec_jax.models.modules import ECModules
 from ec_jax.models.network import Network, Variables
 from ec_jax.pipeline import Experiment, checked
+from ec_jax.report import table
 from ec_jax.scenario import Scenario
 from ec_jax.workdir import write_json
 
@@ -50,11 +51,13 @@ class Unlearned:
       metrics: {"original", "unlearned" and, where there is one, "oracle": {key: number}}, see
         docs/metrics.md.
       workdir: where checkpoints and, with an oracle, the report are; None: nothing was kept.
+      verdict: with an oracle, one of docs/metrics.md's: ``erased``, ``superficial``, …
     """
 
     variables: Variables
     metrics: dict[str, dict[str, float]]
     workdir: Path | None
+    verdict: str | None = None
 
 
 def unlearn(
@@ -85,7 +88,7 @@ def unlearn(
       test: images and labels of both that were not trained on, for the metrics; None: the metrics
         are of the training images alone.
       oracle: variables of a model retrained without the forget set; ``"train"``: one is trained,
-        as ``settings`` say of the original (``original.*``). With one there are a verdict and a
+        as ``settings`` say of the original (``original.*``). With one there is a verdict, and a
         report in ``workdir``.
       method: as ``config.method``.
       settings: {field of the config: value}: ``{"unlearn.steps": 100, "ec.lambda": 3.0}``; all are
@@ -108,26 +111,20 @@ def unlearn(
         _check_oracle(oracle, variables)
     elif oracle not in (None, "train"):
         raise InputError("oracle", oracle, 'give variables, "train", or None')
-    config = _config(method, dict(settings or {}), oracle)
     data, splits, forgotten = _data(forget, retain, test)
+    metrics = _METRICS if forgotten else f"{_METRICS},mia"  # by which samples are judged
+    asked = {"evaluation.metrics": metrics, "parallel.devices": 1, **(settings or {})}
+    config = _config(method, asked, oracle)
     config_lib.check_contrast(config, forgotten)
     adapted = own.adapt(model, variables, data.image_shape, points, switch)
     moments = _moments(data.train_images, normalize)
     scenario = OwnScenario(config, adapted, data, splits, forgotten, moments)
-    config_lib.check_points(config, adapted.points)
-    _, chosen = checked(config, scenario)
-    if chosen.uses_modules and len(adapted.points) < 2:
-        remedy = f"{method} stands on modules at all points but the last; name two or more"
-        raise InputError("points", ",".join(adapted.points), remedy)
-    if oracle == "train" or "proxy" in chosen.needs or chosen.fresh is not None:
-        own.check_training(adapted, variables, data.image_shape, "train a network anew")
-    elif config.unlearn.batch_norm == "train":
-        own.check_training(adapted, variables, data.image_shape, "unlearn.batch_norm=train")
-    if config.modules.kind == "conv" and (flat := set(adapted.vectors) & set(adapted.points[:-1])):
-        remedy = f"{sorted(flat)[0]} is a vector, which has no map; use pool or mlp"
-        raise InputError("modules.kind", "conv", remedy)
+    _check_together(scenario, variables, oracle)
     if workdir is not None:
         return _run(config, scenario, variables, oracle, Path(workdir).expanduser().absolute())
+    if oracle is not None:
+        with config.unlocked():  # no report of what is not kept
+            config.stages = "original,oracle,proxy,modules,unlearn,evaluate"
     with tempfile.TemporaryDirectory(prefix="ec_jax-") as made:
         found = _run(config, scenario, variables, oracle, Path(made))
         return dataclasses.replace(found, workdir=None)
@@ -138,7 +135,6 @@ def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
         raise InputError("method", method, f"{UNSUITED[method]}; use another")
     config = _defaults().unlock()
     known = config_lib.flatten(config)
-    settings = {"evaluation.metrics": _METRICS, "parallel.devices": 1, **settings}
     for field, value in settings.items():
         if field not in known:
             raise config_lib.no_such_field(field, value, known)
@@ -149,6 +145,27 @@ def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
     config = recipes.complete(config.lock(), settings)
     config_lib.check_fields(config)
     return config
+
+
+def _check_together(scenario: "OwnScenario", variables: Mapping[str, Any], oracle: Any) -> None:
+    """Refuses a method, a module and settings that do not go together."""
+    config, model = scenario.config, scenario.model
+    config_lib.check_points(config, model.points)
+    _, method = checked(config, scenario)
+    if method.uses_modules and len(model.points) < 2:
+        remedy = f"{config.method} stands on modules at all points but the last; name two or more"
+        raise InputError("points", ",".join(model.points), remedy)
+    if config.modules.kind == "conv" and (flat := set(model.vectors) & set(model.points[:-1])):
+        remedy = f"{sorted(flat)[0]} is a vector, which has no map; use pool or mlp"
+        raise InputError("modules.kind", "conv", remedy)
+    anew = oracle == "train" or "proxy" in method.needs or method.fresh is not None
+    if not anew and config.unlearn.batch_norm != "train":
+        return
+    what = "training a network anew" if anew else "unlearn.batch_norm=train"
+    own.check_training(model, variables, scenario.image_shape, what)
+    if variables.get("batch_stats") and scenario.mesh.size > 1:
+        remedy = f"BatchNorm of an own module sees one device's images, which {what} would need"
+        raise InputError("parallel.devices", config.parallel.devices, f"{remedy}; use 1")
 
 
 def _defaults() -> Any:
@@ -172,8 +189,11 @@ def _data(
     )
     test_images, test_labels = parts.get("test", (images[:0], labels[:0]))
     lost = set(parts["forget"][1].tolist()) - set(parts["retain"][1].tolist())
-    whole = lost == set(parts["forget"][1].tolist())
-    forgotten = tuple(sorted(lost)) if whole else ()
+    if lost and (kept := sorted(set(parts["forget"][1].tolist()) - lost)):
+        given = f"classes {min(lost)}, {kept[0]}"
+        remedy = f"of class {min(lost)} retain has nothing, of class {kept[0]} it has some"
+        raise InputError("forget", given, f"{remedy}; forget both wholly, or both in part")
+    forgotten = tuple(sorted(lost))
     count = len(parts["forget"][1])
     of_test = np.isin(test_labels, forgotten)
     splits = {
@@ -309,17 +329,29 @@ def _run(
         if not (folder / "model").exists():  # which is there once it is whole
             checkpoint.save_model(folder, _whole(tree))
         config[name].checkpoint = str(folder)
+    _tell(config, scenario)
     scenario.config = config = config.lock()
     run = Experiment(config, workdir, scenario=scenario)
     run.run()
-    found = run.model("unlearned")
+    found, verdict = run.model("unlearned"), None
     if oracle is not None:
         metrics = run.metrics()
+        judged, _ = table.judged(json.loads((workdir / "metrics.json").read_text()))
+        verdict = judged.name if judged else None
     else:
         models = {"original": _whole(variables), "unlearned": found}
         metrics, _ = measure(scenario, models)
     kept = {name: tree for name, tree in found.items() if name in variables}
-    return Unlearned(kept, metrics, workdir)
+    return Unlearned(kept, metrics, workdir, verdict)
+
+
+def _tell(config: Any, scenario: OwnScenario) -> None:
+    """Puts into a config what was given in the place of its fields, for who reads the report."""
+    config.data.name, config.model = "own", {"name": scenario.names[1]}
+    config.data.normalize = ";".join(
+        ",".join(f"{v:.6g}" for v in np.asarray(row)) for row in scenario.moments
+    )
+    config.forget.classes = ",".join(map(str, scenario.forget_classes)) or "given images"
 
 
 def _check_call(

@@ -10,6 +10,7 @@ import numpy as np
 from ec_jax import data_config, parallel, rules
 from ec_jax.data import augment, groups, sources, splits
 from ec_jax.data.pictures import Pictures
+from ec_jax.errors import InputError
 from ec_jax.models.network import Network, Variables, build
 
 TRANSFER_RESIZE = 256 / 224  # the shorter side against the cut, where the config says nothing
@@ -102,7 +103,12 @@ class Scenario:
         """{split: indices into the training or test images}."""
         forget = self.config.forget
         samples = splits.parse_samples(forget.classes, len(self.data.train_labels), forget.seed)
-        return splits.split(self.data, self._named, samples, self._earlier)
+        found = splits.split(self.data, self._named, samples, self._earlier)
+        for part in ("forget", "retain"):
+            if not len(found[f"{part}_train"]):
+                remedy = f"there is no training image to {part}; name others, or mend the data"
+                raise InputError("forget.classes", forget.classes, remedy)
+        return found
 
     @functools.cached_property
     def moments(self) -> tuple[Any, Any]:

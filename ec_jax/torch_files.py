@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ec_jax.errors import InputError, nearest
-from ec_jax.workdir import write_whole
+from ec_jax.workdir import contents, write_whole
 
 _SAFE = (2, 6)  # torch before it runs code in crafted files (CVE-2025-32434)
 _COUNTERS = ("n_averaged",)  # beside the weights of PyTorch's AveragedModel
@@ -111,7 +111,7 @@ def _pickled(path: Path) -> Any:
         raise InputError("FILE", str(path), remedy)
     try:
         # Beside tensors and plain values what training scripts save; none of it can run anything.
-        allowed = torch.serialization.safe_globals([argparse.Namespace, *_numbers()])
+        allowed = torch.serialization.safe_globals([argparse.Namespace, *_numpys()])
         with allowed, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # an old pickle is read, or refused below
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -124,10 +124,14 @@ def _pickled(path: Path) -> Any:
         raise _unreadable(path, error) from error
 
 
-def _numbers() -> list[Any]:
-    """NumPy's numbers, which training scripts save beside weights."""
+def _numpys() -> list[Any]:
+    """NumPy's numbers and arrays, which training scripts save beside weights."""
+    inside = np._core.multiarray
+    made = [(inside.scalar, "scalar"), (inside._reconstruct, "_reconstruct")]
+    # NumPy 1 called the module by another name.
+    old = [(what, f"numpy.core.multiarray.{name}") for what, name in made]
     types = {type(np.dtype(kind)) for kind in "fdilqb?"}
-    return [np.dtype, np._core.multiarray.scalar, *types]
+    return [np.dtype, np.ndarray, *(what for what, _ in made), *old, *types]
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -213,6 +217,22 @@ def _without_prefix(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return state
 
 
+def check_out(path: Path) -> None:
+    """Refuses a file that cannot be written.
+
+    Args:
+      path: as for ``write``.
+
+    Raises:
+      InputError: another ending, something of that name, or no folder for it.
+    """
+    if path.suffix not in (".safetensors", ".pth"):
+        raise InputError("--out", str(path), "end it with .safetensors or .pth")
+    if path.exists():
+        raise InputError("--out", str(path), "is there already; choose another name")
+    contents(path.parent, "--out")
+
+
 def write(path: Path, state: Mapping[str, np.ndarray]) -> None:
     """Writes a state dict, whole or not at all.
 
@@ -221,15 +241,15 @@ def write(path: Path, state: Mapping[str, np.ndarray]) -> None:
       state: {name: array}.
 
     Raises:
-      InputError: another ending, or PyTorch is needed and not there.
+      InputError: as ``check_out``, or PyTorch is needed and not there.
     """
+    check_out(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":
         from safetensors.numpy import save_file
 
         write_whole(path, lambda part: save_file(dict(state), part))
         return
-    if path.suffix != ".pth":
-        raise InputError("--out", str(path), "end it with .safetensors or .pth")
     try:
         import torch
     except ImportError as error:

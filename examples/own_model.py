@@ -88,6 +88,7 @@ def main():
     for name, key in rows.items():
         numbers = [found.metrics[m].get(key, 0.0) for m in ("original", "oracle", "unlearned")]
         print(f"{name:36}" + "".join(f"{value:10.2f}" for value in numbers))
+    print(f"verdict: {found.verdict}")
     logits = model.apply(found.variables, jnp.asarray(test_images))  # as the model's own
     print(f"{int((logits.argmax(-1) == FORGOTTEN).sum())} test images are taken for a {FORGOTTEN}")
 

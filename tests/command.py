@@ -1,5 +1,6 @@
 """The command line and its overrides, as a user gives them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,15 @@ def changed(config, **fields):
                 group = group[g]
             group[field] = value
     return c.lock()
+
+
+def config_of(workdir):
+    """The config of a run, from what it left."""
+    from configs import default
+
+    config = default.get_config().unlock()
+    config.update(json.loads((Path(workdir) / "config.json").read_text()))
+    return config.lock()
 
 
 def model(**fields):

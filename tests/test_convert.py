@@ -6,16 +6,18 @@ import os
 import pickle
 import re
 
-import jax
 import numpy as np
 import pytest
 import torch
 import torch_models
-from command import command, refused
+from command import changed, command, config_of, refused
 from safetensors.numpy import load_file, save_file
 
-from ec_jax import checkpoint, convert, torch_files
+from configs import default
+from ec_jax import checkpoint, convert, rules, torch_files
 from ec_jax.errors import InputError
+from ec_jax.models import network
+from ec_jax.scenario import Scenario
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
@@ -377,10 +379,45 @@ def test_a_run_takes_an_imported_model_and_its_normalisation(state, tmp_path):
         right = other.eval()(images).argmax(-1).numpy() == labels
     found = metrics["models"]["unlearned"]["accuracy/retain_test"]
     assert found == pytest.approx(100 * right[labels != 1].mean())
+    scenario = Scenario(config_of(tmp_path / "run"))
+    unlearned = checkpoint.load_model(tmp_path / "run/checkpoints/unlearn", scenario.model_shapes())
+    tree = {kind: {"backbone": part} for kind, part in unlearned.items()}
+    shown = np.moveaxis(images.numpy(), 1, -1)
+    logits = scenario.network(modules=False).activations(tree, shown)[1]
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, other(images).numpy(), rtol=1e-4, atol=1e-4)
 
 
-def test_every_name_of_a_model_is_one_that_the_config_can_build():
-    for fields in convert.MODELS.values():
-        assert fields["depth"] >= 12 or fields["name"] == "resnet"
-    shapes = jax.eval_shape(lambda: {"params": {"a": np.zeros(3)}})
-    assert checkpoint.shapes(shapes) == {"params/a": (3,)}
+@pytest.mark.parametrize("name", convert.MODELS)
+def test_every_name_of_a_model_is_one_that_the_config_can_build(name):
+    fields = {f"model__{field}": value for field, value in convert.MODELS[name].items()}
+    config = changed(default.get_config(), **fields)
+    rules.check_model(config)
+    assert rules.points(config.model) == list(network.build(config.model, 4).points)
+
+
+def test_files_of_numpy_1_and_arrays_beside_weights_are_read(state, arrays, tmp_path):
+    """A schedule's rate is a number of NumPy, which NumPy 1 pickled under another name."""
+    content = {"state_dict": state, "rate": np.float64(0.1), "curve": np.arange(3.0)}
+    path = tmp_path / "old.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    old = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert old != data
+    path.write_bytes(old)
+    same(torch_files.read(path).state, arrays)
+    path.write_bytes(data)
+    same(torch_files.read(path).state, arrays)
+
+
+def test_what_cannot_be_written_is_refused_before_it_is_read(tmp_path):
+    file = tmp_path / "there.pth"
+    file.write_bytes(b"")
+    for out, says in (
+        (file, "is there already"),
+        (tmp_path, "end it with"),
+        (file / "in.pth", "cannot be written"),
+        (tmp_path / "x.onnx", "end it with"),
+    ):
+        with pytest.raises(InputError, match=says):
+            torch_files.check_out(out)

@@ -110,7 +110,7 @@ def _training(root: Path) -> Path:
     """The folder of the training classes."""
     part = root / TRAIN
     # A class may be called so, too; its folder holds pictures.
-    return part if part.is_dir() and any(p.is_dir() for p in part.iterdir()) else root
+    return part if part.is_dir() and _has_folders(part) else root
 
 
 def _test(root: Path) -> Path | None:
@@ -121,7 +121,12 @@ def _test(root: Path) -> Path | None:
     if not found:
         remedy = f"has no folder {' or '.join(TEST)} beside {TRAIN}; add one"
         raise InputError(FIELD, str(root), remedy)
-    return found[0]
+    # ImageNet's own test part has no labels, and so no folders of classes.
+    return next((part for part in found if _has_folders(part)), found[0])
+
+
+def _has_folders(place: Path) -> bool:
+    return any(p.is_dir() for p in place.iterdir())
 
 
 def _known(test: Path | None, names: Sequence[str], root: Path) -> None:

@@ -121,7 +121,7 @@ def check(name: str, data_dir: str, manual_dir: str, names: Sequence[str]) -> No
     builder = open_builder(name, data_dir)
     if builder.data_path.exists():
         _check_prepared(builder, names)
-    elif manual_dir:
+    elif manual_dir and (builder.url_infos or builder.MANUAL_DOWNLOAD_INSTRUCTIONS):
         _check_archives(builder, manual_dir)
     elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         files = " and ".join(_BY_HAND.get(builder.name, ["its files"]))
@@ -177,8 +177,8 @@ def _check_archives(builder: Any, manual_dir: str) -> None:
             if not os.path.isfile(folder / name):
                 raise InputError("data.manual_dir", manual_dir, f"lacks {name}; put it there")
         return
-    known = builder.url_infos or {}  # of some sets TFDS knows no checksums
-    archives = {folder / info.filename: (url, info) for url, info in known.items()}
+    known = builder.url_infos.items()
+    archives = {folder / info.filename: (url, info) for url, info in known}
     missing = [file for file in archives if not os.path.isfile(file)]
     # A set of several configurations has an archive for each of them.
     if len(missing) > (len(archives) - 1 if builder.builder_config else 0):
@@ -243,7 +243,10 @@ def _prepare(builder: Any, manual_dir: str) -> None:
 def _preparation_error(builder: Any, manual_dir: str, error: Exception) -> InputError:
     name, reason = builder.name, _reason(error)
     if isinstance(error, ImportError):
-        return InputError("data.name", name, f"has to be prepared; install TensorFlow ({reason})")
+        needed = {"cv2": "opencv-python-headless", "tensorflow": "TensorFlow"}.get(
+            error.name, error.name or "TensorFlow"
+        )
+        return InputError("data.name", name, f"has to be prepared; install {needed} ({reason})")
     full = isinstance(error, OSError) and error.errno in _NOT_WRITABLE
     if full or "Not enough disk space" in reason:
         remedy = f"{name} cannot be prepared in it ({reason}); give a folder that can be written"

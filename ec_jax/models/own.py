@@ -1,6 +1,7 @@
 """Any Flax module as a backbone: its supervision points are found among its intermediates."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ COLLECTIONS = ("params", "batch_stats")
 POOLED = "pooled"  # what the last point's feature is called inside a network
 
 
-@dataclasses.dataclass(frozen=True)
-class OwnModel:
+@dataclasses.dataclass(frozen=True, eq=False)  # the same only as itself: a module's fields may be
+class OwnModel:  # lists, which have no hash
     """A Flax module that is used as it is: ``module.apply(variables, images) -> logits [b, C]``.
 
     Attributes:
@@ -50,6 +51,7 @@ class OwnModel:
         made = self.module.init(
             {"params": key, "dropout": key}, images, **_argument(self.switch, train), mutable=kinds
         )
+        made = nn.meta.unbox(made)
         _, sown = self.apply(made, images, train=train, mutable=["intermediates"])
         return {**made, "intermediates": sown["intermediates"]}
 
@@ -88,6 +90,10 @@ def adapt(
     if unknown := sorted(variables.keys() - set(COLLECTIONS)):
         remedy = f"only {' and '.join(COLLECTIONS)} are carried on; leave it out"
         raise InputError("variables", unknown[0], remedy)
+    boxed = jax.tree.leaves(variables, is_leaf=lambda v: isinstance(v, nn.meta.AxisMetadata))
+    if any(isinstance(leaf, nn.meta.AxisMetadata) for leaf in boxed):
+        remedy = "holds boxes with axes' names; give flax.linen.meta.unbox(variables)"
+        raise InputError("variables", type(module).__name__, remedy)
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     order: list[str] = []
 
@@ -116,6 +122,11 @@ def adapt(
             raise InputError("points", point, "is there twice; name every point once")
     paths = tuple((_name(point), _path(point, found, order)) for point in chosen)
     shapes = [found[path].shape for _, path in paths]
+    for (point, _), shape in zip(paths[:-1], shapes, strict=False):
+        tokens = shape[1] if len(shape) == 3 else 1
+        if math.isqrt(tokens) ** 2 not in (tokens, tokens - 1):
+            remedy = f"has {tokens} tokens, neither a square nor one more; reshape it to a map"
+            raise InputError("points", point, remedy)
     return OwnModel(
         module,
         paths,

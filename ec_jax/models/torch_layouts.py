@@ -1,12 +1,14 @@
 """How PyTorch names the weights of our networks: one table of pairs a family and layout.
 
 Layouts: ``torchvision`` and ``timm``; of Swin also ``microsoft``, the naming of its authors' code
-and of timm before 0.9, and of ConvNeXt ``facebook``, that of its authors. Of ResNet all are the
-same. A table's entry is (path in our variables, name in the state dict, kind), where the kind says
-how an array is turned: see ``TURNS``.
+and of timm before 0.9, of ConvNeXt ``facebook``, that of its authors, and of ViT ``uuef``, that of
+the code of arXiv 2503.06991, which cuts patches by a linear layer. Of ResNet all are the same.
+A table's entry is (path in our variables, name in the state dict, kind), where the kind says how an
+array is turned: see ``TURNS``.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +18,7 @@ from ec_jax.models import convnext, resnet, swin
 Entry = tuple[tuple[str, ...], str, str]
 LAYOUTS = {
     "resnet": ("torchvision", "timm"),
-    "vit": ("torchvision", "timm"),
+    "vit": ("torchvision", "timm", "uuef"),
     "swin": ("torchvision", "timm", "microsoft"),
     "convnext": ("torchvision", "timm", "facebook"),
 }
@@ -27,6 +29,11 @@ TURNS = {
     "dense": (np.transpose, np.transpose),
     # timm and Facebook have a vector, torchvision [c, 1, 1].
     "scale map": (lambda a: a.reshape(-1), lambda a: a.reshape(-1, 1, 1)),
+    # A linear layer over the pixels of a patch: row by row, the three colours of each.
+    "patches": (
+        lambda a: a.T.reshape(*(math.isqrt(a.shape[1] // 3),) * 2, 3, -1),
+        lambda a: a.reshape(-1, a.shape[-1]).T,
+    ),
 }
 
 
@@ -106,7 +113,10 @@ def _vit(depth: int, layout: str) -> Iterator[Entry]:
     yield ("params", "class_token"), "class_token" if tv else "cls_token", "as it is"
     positions = "encoder.pos_embedding" if tv else "pos_embed"
     yield ("params", "positions"), positions, "as it is"
-    yield from _layer("stem", "conv_proj" if tv else "patch_embed.proj", "conv")
+    if layout == "uuef":
+        yield from _layer("stem", "patch_embed.1", "patches")
+    else:
+        yield from _layer("stem", "conv_proj" if tv else "patch_embed.proj", "conv")
     for i in range(depth):
         ours = f"block{i + 1}"
         theirs = f"encoder.layers.encoder_layer_{i}" if tv else f"blocks.{i}"

@@ -21,7 +21,9 @@ _DERIVED = re.compile(r"(^|\.)(num_batches_tracked|relative_position_index|attn_
 _ALIASES = (  # of the CIFAR ResNets that are passed around
     (re.compile(r"^(layer\d+\.\d+)\.shortcut\."), r"\1.downsample."),
     (re.compile(r"^linear\."), "fc."),
+    (re.compile(r"^classifier\.(weight|bias)$"), r"head.\1"),  # of UUEF's ConvNeXt
 )
+_WIDE_HEADS = (1280, 1408, 1664)  # ViT-H, -g and -G, whose heads have 80, 88 and 104 channels
 _SHOWN = 8  # names in a message
 _SIDE = 224  # of an image, where weights do not depend on it
 
@@ -45,7 +47,7 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Architecture:
             if found := find(shapes):
                 return found
         except KeyError as error:
-            why = f"it has the names of a {find.__name__[1:]}, but we have not {error.args[0]}"
+            why = f"it has the names of a {find.__name__[1:]}, but lacks {error.args[0]}"
             raise UnknownWeightsError(why) from error
     names = ", ".join(list(shapes)[:_SHOWN])
     raise UnknownWeightsError(f"none of {', '.join(LAYOUTS)} has such names: {names}, …")
@@ -68,7 +70,7 @@ def _depth(sizes: Mapping[int, Any], blocks: Any) -> int:
     for depth, found in sizes.items():
         if found == blocks:
             return depth
-    raise KeyError(f"a network with {blocks} blocks a stage")
+    raise UnknownWeightsError(f"none of that family has {blocks} blocks a stage")
 
 
 def _stages(shapes: Mapping[str, Any], pattern: str, numbers: Iterable[int]) -> tuple[int, ...]:
@@ -99,9 +101,15 @@ def _vit(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
     elif "cls_token" in shapes and "pos_embed" in shapes:
         layout, stem, head = "timm", "patch_embed.proj.weight", "head.weight"
         depth = _count(shapes, r"blocks\.(\d+)\.")
+        if "patch_embed.1.weight" in shapes:
+            layout, stem = "uuef", "patch_embed.1.weight"
     else:
         return None
     width, patch = shapes[stem][0], shapes[stem][-1]
+    if layout == "uuef":
+        patch = math.isqrt(patch // 3)
+    if width in _WIDE_HEADS:
+        raise UnknownWeightsError(f"a ViT of width {width} has heads that are not 64 wide")
     return Architecture("vit", depth, width, shapes[head][0], layout, patch=patch)
 
 
@@ -212,7 +220,18 @@ def of_variables(variables: Variables, layout: str) -> Architecture:
     Raises:
       UnknownWeightsError: they are none of our networks', or the layout is not one of it.
     """
-    params = variables["params"]
+    try:
+        found = _architecture(variables["params"], layout)
+    except (KeyError, TypeError, AttributeError) as error:
+        told = "it is no network of ours, but perhaps a module of your own"
+        raise UnknownWeightsError(told) from error
+    if layout not in LAYOUTS[found.name]:
+        listed = ", ".join(LAYOUTS[found.name])
+        raise UnknownWeightsError(f"a {found.name} has no layout {layout!r}; one of {listed}")
+    return found
+
+
+def _architecture(params: Mapping[str, Any], layout: str) -> Architecture:
     stem, classes = params["stem"]["kernel"].shape, params["head"]["kernel"].shape[-1]
     blocks = _stages(params, r"stage{}_block(\d+)$", range(1, 6))
     blocks = tuple(count for count in blocks if count)
@@ -220,22 +239,15 @@ def of_variables(variables: Variables, layout: str) -> Architecture:
     if "Conv_0" in first:
         bottleneck = first["Conv_0"]["kernel"].shape[0] == 1
         depth = _depth(resnet.STAGE_SIZES, (blocks, bottleneck))
-        found = Architecture(
-            "resnet", depth, stem[-1], classes, layout, stem="cifar" if stem[0] == 3 else "imagenet"
-        )
-    elif "class_token" in params:
+        kind = "cifar" if stem[0] == 3 else "imagenet"
+        return Architecture("resnet", depth, stem[-1], classes, layout, stem=kind)
+    if "class_token" in params:
         depth = _count(params, r"block(\d+)$")
-        found = Architecture("vit", depth, stem[-1], classes, layout, patch=stem[0])
-    else:
-        name, sizes = ("swin", swin.STAGE_SIZES)
-        if "attention" not in first:
-            name, sizes = ("convnext", convnext.STAGE_SIZES)
-        depth = _depth(sizes, blocks)
-        found = Architecture(name, depth, stem[-1], classes, layout, patch=stem[0])
-    if layout not in LAYOUTS[found.name]:
-        listed = ", ".join(LAYOUTS[found.name])
-        raise UnknownWeightsError(f"a {found.name} has no layout {layout!r}; one of {listed}")
-    return found
+        return Architecture("vit", depth, stem[-1], classes, layout, patch=stem[0])
+    name, sizes = "swin", swin.STAGE_SIZES
+    if "attention" not in first:
+        name, sizes = "convnext", convnext.STAGE_SIZES
+    return Architecture(name, _depth(sizes, blocks), stem[-1], classes, layout, patch=stem[0])
 
 
 def to_state(variables: Variables, architecture: Architecture) -> State:

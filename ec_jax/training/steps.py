@@ -103,7 +103,8 @@ def make_steps(
     streams = {}
     for name, (indices, size) in training.streams.items():
         stream = Stream(indices, size, c.seed, f"{training.draw}/{name}")
-        when = [step for step in range(training.steps) if name in reads(step)]
+        # One more than are made: at the end the next one is tried (``loop.train``).
+        when = [step for step in range(training.steps + 1) if name in reads(step)]
         streams[name] = _reader(scenario, stream, when)
     update = parallel.per_device(update, mesh, c.parallel.map)
     return Steps(update, streams, reads, shared, mesh)

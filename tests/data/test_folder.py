@@ -82,6 +82,13 @@ def test_a_class_may_be_called_train(tmp_path):
     assert np.bincount(data.train_labels).tolist() == [4, 4]
 
 
+def test_a_test_part_without_labels_is_passed_over(tmp_path):
+    jpegs.folder(tmp_path)
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "0.jpg").write_bytes(jpegs.jpeg(0, 0))
+    assert len(load(tmp_path).test_labels) == 8  # those of val
+
+
 def test_links_to_folders_and_pictures_are_followed(tmp_path):
     jpegs.folder(tmp_path)
     (tmp_path / "elsewhere").mkdir()

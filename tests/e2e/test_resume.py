@@ -11,7 +11,7 @@ import jax
 import jpegs
 import numpy as np
 import pytest
-from command import ROOT, WITH
+from command import ROOT, WITH, config_of
 from tensorboardX.proto.event_pb2 import Event
 
 from ec_jax import checkpoint
@@ -117,17 +117,8 @@ def results(workdir):
     metrics = json.loads((workdir / "metrics.json").read_text())
     for cost in metrics["cost"].values():
         del cost["seconds"]
-    config = _config(workdir)
-    experiment = Experiment(config, workdir)
+    experiment = Experiment(config_of(workdir), workdir)
     return metrics, {m: experiment.model(m) for m in ("original", "oracle", "unlearned")}
-
-
-def _config(workdir):
-    from configs import default
-
-    config = default.get_config().unlock()
-    config.update(json.loads((workdir / "config.json").read_text()))
-    return config.lock()
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Weights of PyTorch's models: the same numbers come out, and the same weights come back."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,7 +170,7 @@ def test_what_is_missing_and_what_is_left_over_is_named():
     assert str(caught.value) == "missing: head.norm.bias; unknown: aux.weight"
     with pytest.raises(torch_weights.UnknownWeightsError, match="none of resnet, vit, swin"):
         torch_weights.recognise({"encoder.weight": (3, 3)})
-    with pytest.raises(torch_weights.UnknownWeightsError, match="of a resnet, but we have not"):
+    with pytest.raises(torch_weights.UnknownWeightsError, match=r"a resnet, but lacks conv1\."):
         torch_weights.recognise({"layer1.0.conv1.weight": (3, 3, 3, 3), "layer1.0.bn1.bias": (3,)})
 
 
@@ -193,3 +195,47 @@ def test_the_authors_names_are_those_that_timm_reads(name, layout, module, their
     fresh.load_state_dict(filtered, strict=True)
     for key, value in torch_models.arrays(fresh).items():
         np.testing.assert_array_equal(value, state[key])
+
+
+@pytest.mark.slow
+def test_the_vit_of_the_earlier_benchmark_is_read():
+    """arXiv 2503.06991's: a linear layer cuts patches, and its LayerNorm adds ten times ours."""
+    norm = functools.partial(torch.nn.LayerNorm, eps=1e-5)
+    make = torch_models.timm().create_model
+    model = torch_models.randomized(make("vit_tiny_patch16_224", norm_layer=norm))
+    state = torch_models.arrays(model)
+    conv = state.pop("patch_embed.proj.weight")
+    state["patch_embed.1.weight"] = conv.transpose(0, 2, 3, 1).reshape(len(conv), -1)
+    state["patch_embed.1.bias"] = state.pop("patch_embed.proj.bias")
+    found = torch_weights.recognise({k: v.shape for k, v in state.items()})
+    assert found == Architecture("vit", 12, 192, 1000, "uuef", patch=16)
+    tree = {c: {"backbone": part} for c, part in torch_weights.to_variables(state, found).items()}
+    logits = jax.jit(network(found).activations)(tree, IMAGES)[1]
+    assert far(logits, torch_models.run(model, IMAGES, ())[1]) < 1e-4
+
+
+def test_heads_of_another_width_are_refused():
+    shapes = {"cls_token": (1, 1, 1280), "pos_embed": (1, 257, 1280)}
+    shapes |= {"patch_embed.proj.weight": (1280, 3, 14, 14), "head.weight": (5, 1280)}
+    with pytest.raises(torch_weights.UnknownWeightsError, match="heads that are not 64 wide"):
+        torch_weights.recognise(shapes)
+
+
+def test_convnexts_head_has_two_names():
+    made = Architecture("convnext", 4, 8, 5, "facebook", patch=4)
+    shapes = jax.eval_shape(lambda: network(made).init(jax.random.key(0), (32, 32, 3)))
+    variables = {
+        c: jax.tree.map(lambda s: np.zeros(s.shape), t["backbone"]) for c, t in shapes.items()
+    }
+    state = torch_weights.to_state(variables, made)
+    named = {k.replace("head.", "classifier."): v for k, v in state.items()}
+    assert named.keys() != state.keys()
+    assert torch_weights.recognise({k: v.shape for k, v in named.items()}) == made
+    torch_weights.to_variables(named, made)
+
+
+def test_what_is_no_network_of_ours_is_not_exported():
+    dense = {"kernel": np.zeros((3, 4))}
+    for params in ({"out": dense}, {"stem": dense, "head": dense}, {"stem": dense}):
+        with pytest.raises(torch_weights.UnknownWeightsError):
+            torch_weights.of_variables({"params": params}, "timm")

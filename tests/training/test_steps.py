@@ -1,0 +1,75 @@
+"""Where a step's images come from does not change what it computes."""
+
+import jax
+import jpegs
+import numpy as np
+import pytest
+from command import changed
+
+from configs import default
+from ec_jax import methods, scenario
+from ec_jax.data import sources
+from ec_jax.errors import InputError
+from ec_jax.training.optimizer import make_optimizer
+from ec_jax.training.plan import plan
+from ec_jax.training.state import create
+from ec_jax.training.steps import make_steps
+
+STEPS = 3
+SMALL = {"model__depth": 8, "model__width": 4, "data__batch_size": 6, "parallel__devices": 1}
+
+
+def trained(config):
+    """Parameters after the steps of the stage ``original``, and one more tried as ``loop`` does."""
+    found = scenario.Scenario(config)
+    network = found.network(modules=False)
+    training = plan(
+        "original", config, found.splits, network.points, methods.build(config, network.points)
+    )
+    assert training.steps == STEPS
+    optimizer = make_optimizer(config.original.optimizer, STEPS)
+    variables = network.init(jax.random.key(0), found.image_shape)
+    state = create(network, variables, optimizer, training.trained, tuple(training.streams))
+    steps = make_steps(found, training, network, optimizer, {})
+    for step in range(STEPS):
+        state, _ = steps(state, step)
+    params = jax.device_get(state.params)
+    _, metrics = steps(state, STEPS)
+    assert np.isfinite(metrics["loss"])
+    return params
+
+
+def test_pictures_are_read_up_to_the_step_that_is_tried_at_the_end(tmp_path):
+    jpegs.folder(tmp_path)
+    sources.load.cache_clear()
+    pictures = {"data__name": "folder", "data__data_dir": str(tmp_path), "data__image_size": 16}
+    pictures |= {"data__resize": 20, "data__augment": "crop+flip", "forget__classes": "bee"}
+    config = changed(default.get_config(), **SMALL, **pictures, original__epochs=0.75)
+    assert len(jax.tree.leaves(trained(config))) > 10
+
+
+def test_images_on_the_device_and_on_the_host_are_the_same(monkeypatch):
+    found = {}
+    for kept in (scenario.RESIDENT, 0):
+        monkeypatch.setattr(scenario, "RESIDENT", kept)
+        config = changed(
+            default.get_config(), **SMALL, data__augment="crop", original__epochs=STEPS * 6 / 1437
+        )
+        resident = scenario.Scenario(config).resident
+        assert (resident is None) == (not kept)
+        if kept:
+            assert resident["image"].dtype == np.uint8
+        found[kept] = trained(config)
+    jax.tree.map(np.testing.assert_array_equal, *found.values())
+
+
+def test_a_forget_set_without_an_image_is_refused(tmp_path):
+    jpegs.folder(tmp_path)
+    for file in (tmp_path / "train" / "bee").iterdir():
+        file.write_bytes(b"no picture")
+    sources.load.cache_clear()
+    pictures = {"data__name": "folder", "data__data_dir": str(tmp_path), "data__image_size": 16}
+    pictures |= {"data__damaged": "skip", "forget__classes": "bee"}
+    config = changed(default.get_config(), **SMALL, **pictures)
+    with pytest.raises(InputError, match=r"forget.classes = 'bee': there is no training"):
+        _ = scenario.Scenario(config).splits
