@@ -70,6 +70,9 @@ def open_builder(name: str, data_dir: str) -> Any:
     except tfds.core.registered.DatasetNotFoundError as error:
         raise InputError("data.name", name, "TFDS has no such set") from error
     except Exception as error:
+        if missing := _missing(error):
+            remedy = f"has to be prepared; install {missing} ({_reason(error)})"
+            raise InputError("data.name", name, remedy) from error
         if configs := _other_configs(name):
             remedy = f"has no such configuration; one of {', '.join(configs)}"
             raise InputError("data.name", name, remedy) from error
@@ -86,6 +89,16 @@ def open_builder(name: str, data_dir: str) -> Any:
         remedy = "no set of images with one label each; those of TFDS have features image and label"
         raise InputError("data.name", name, remedy)
     return builder
+
+
+def _missing(error: BaseException | None) -> str:
+    """The package that something lacked, anywhere among an error's causes; else nothing."""
+    while error:
+        if isinstance(error, ImportError):
+            name = error.name or "tensorflow"
+            return {"cv2": "opencv-python-headless"}.get(name, name)
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _other_configs(name: str) -> list[str]:
@@ -242,11 +255,8 @@ def _prepare(builder: Any, manual_dir: str) -> None:
 
 def _preparation_error(builder: Any, manual_dir: str, error: Exception) -> InputError:
     name, reason = builder.name, _reason(error)
-    if isinstance(error, ImportError):
-        needed = {"cv2": "opencv-python-headless", "tensorflow": "TensorFlow"}.get(
-            error.name, error.name or "TensorFlow"
-        )
-        return InputError("data.name", name, f"has to be prepared; install {needed} ({reason})")
+    if missing := _missing(error):
+        return InputError("data.name", name, f"has to be prepared; install {missing} ({reason})")
     full = isinstance(error, OSError) and error.errno in _NOT_WRITABLE
     if full or "Not enough disk space" in reason:
         remedy = f"{name} cannot be prepared in it ({reason}); give a folder that can be written"

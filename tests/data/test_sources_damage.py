@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import archives
+import command
 import numpy as np
 import pytest
 
@@ -205,10 +206,25 @@ def test_a_folder_that_cannot_be_written_is_named(error, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_preparing_without_tensorflow_is_told(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)
-    message = refused(sources.load, "cifar10", data_dir=str(tmp_path))
-    assert message.startswith("data.name = 'cifar10': has to be prepared; install TensorFlow")
+# As on a machine that has no such package.
+WITHOUT = """
+import importlib.abc, sys
+class Nothing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Nothing())
+"""
+
+
+def test_preparing_without_tensorflow_is_told(tmp_path):
+    command.refused(
+        "--config=configs/cifar10.py",
+        f"--config.data.data_dir={tmp_path}",
+        f"--workdir={tmp_path / 'run'}",
+        before=WITHOUT,
+        says=("data.name = 'cifar10': has to be prepared; install tensorflow",),
+    )
 
 
 def test_the_log_level_of_others_is_left_as_it_was(tmp_path, monkeypatch):

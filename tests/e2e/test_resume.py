@@ -116,7 +116,7 @@ def results(workdir):
     """(metrics without seconds, {model: its arrays})."""
     metrics = json.loads((workdir / "metrics.json").read_text())
     for cost in metrics["cost"].values():
-        del cost["seconds"]
+        (cost or {}).pop("seconds", None)  # a stage may be unused
     experiment = Experiment(config_of(workdir), workdir)
     return metrics, {m: experiment.model(m) for m in ("original", "oracle", "unlearned")}
 
