@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from absl import logging
+
 from ec_jax.config import nearest
 from ec_jax.errors import InputError, TrainingError
 
@@ -30,6 +32,7 @@ def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> Non
       work: all that the command does, the reading of its arguments included.
       interrupted: the line for Ctrl-C.
     """
+    logging.set_verbosity(logging.ERROR)  # orbax tells of every file that it opens
     try:
         work()
     except InputError as error:

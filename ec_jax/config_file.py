@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from ec_jax import command, recipes
@@ -50,7 +50,6 @@ def run(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def main(argv: Sequence[str]) -> None:
-        logging.set_verbosity(logging.ERROR)  # orbax tells of every file that it opens
         command.finish(lambda: _work(argv, work, complete), interrupted=interrupted)
 
     _define(own)

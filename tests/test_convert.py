@@ -299,7 +299,7 @@ def test_a_model_goes_in_and_comes_back_the_same(model, state, arrays, tmp_path)
     for layout, suffix in (("torchvision", "safetensors"), ("timm", "pth")):
         file = tmp_path / f"back-{layout}.{suffix}"
         done = convert_("export", out, f"--layout={layout}", f"--out={file}")
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
         back = load_file(file) if suffix == "safetensors" else torch_files.read(file).state
         kept = {k: v for k, v in arrays.items() if "num_batches" not in k}
         same({k: v for k, v in back.items() if "num_batches" not in k}, kept)
@@ -369,7 +369,7 @@ def test_a_run_takes_an_imported_model_and_its_normalisation(state, tmp_path):
     done = convert_(
         "export", tmp_path / "run/checkpoints/unlearn", "--layout=torchvision", f"--out={file}"
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     told = re.search(r"normalised by mean ([\d.,]+) and deviation ([\d.,]+)\n", done.stdout)
     for row, values in zip(told.groups(), (MEAN, STD), strict=True):
         np.testing.assert_allclose(list(map(float, row.split(","))), values, rtol=1e-5)
