@@ -239,3 +239,13 @@ def test_what_is_no_network_of_ours_is_not_exported():
     for params in ({"out": dense}, {"stem": dense, "head": dense}, {"stem": dense}):
         with pytest.raises(torch_weights.UnknownWeightsError):
             torch_weights.of_variables({"params": params}, "timm")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["torchvision swin_t", "torchvision convnext_t"])
+def test_sizes_that_leave_a_remainder_are_pytorchs_too(case):
+    """60, 30, 15 and 8 tokens a side: no window of 7 divides them, and a merge has an odd map."""
+    _, make, stages = CASES[case]
+    side = 240 if "swin" in case else 232
+    images = np.random.default_rng(1).normal(size=(1, side, side, 3)).astype(np.float32)
+    compared(torch_models.randomized(make()), images, stages)
