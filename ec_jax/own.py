@@ -15,7 +15,8 @@ import numpy as np
 
 from ec_jax import checkpoint, parallel, recipes
 from ec_jax import config as config_lib
-from ec_jax.data import augment
+from ec_jax.data import arrays
+from ec_jax.data.arrays import Examples
 from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError
 from ec_jax.evaluation.measure import measure
@@ -27,7 +28,6 @@ from ec_jax.report import table
 from ec_jax.scenario import Scenario
 from ec_jax.workdir import write_json
 
-Examples = tuple[Any, Any]  # images [n, h, w, c] and labels [n]
 # Methods that must know how a network is made inside.
 UNSUITED = {
     "damp": "it projects the kernels of a ResNet",
@@ -72,7 +72,7 @@ def unlearn(
     method: str = "ec",
     settings: Mapping[str, Any] | None = None,
     normalize: tuple[Sequence[float], Sequence[float]] | None = None,
-    switch: str = "train",
+    switch: str | None = None,
     workdir: str | Path | None = None,
 ) -> Unlearned:
     """Takes the forget set out of a trained model.
@@ -96,7 +96,7 @@ def unlearn(
       normalize: mean and deviation of every channel, of uint8 images scaled to [0, 1]; None:
         those of these images. Images of floating point are taken as they are.
       switch: the argument of ``model.__call__`` that says whether it trains: ``"train"``,
-        ``"deterministic"``, or ``""`` for none.
+        ``"deterministic"``, or ``""`` for none; None: whichever of them it has.
       workdir: a new folder, or one of the same call that was cut off, which then goes on; None:
         nothing is kept.
 
@@ -107,17 +107,20 @@ def unlearn(
       InputError: names the argument, its value and the remedy.
       TrainingError: training could not go on.
     """
+    for name, tree in {"variables": variables, "oracle": oracle}.items():
+        if name == "variables" or isinstance(tree, Mapping):
+            _check_variables(name, tree)
     if isinstance(oracle, Mapping):
         _check_oracle(oracle, variables)
     elif oracle not in (None, "train"):
         raise InputError("oracle", oracle, 'give variables, "train", or None')
-    data, splits, forgotten = _data(forget, retain, test)
+    data, splits, forgotten = arrays.dataset(forget, retain, test)
     metrics = _METRICS if forgotten else f"{_METRICS},mia"  # by which samples are judged
     asked = {"evaluation.metrics": metrics, "parallel.devices": 1, **(settings or {})}
     config = _config(method, asked, oracle)
     config_lib.check_contrast(config, forgotten)
     adapted = own.adapt(model, variables, data.image_shape, points, switch)
-    moments = _moments(data.train_images, normalize)
+    moments = arrays.moments(data.train_images, normalize)
     scenario = OwnScenario(config, adapted, data, splits, forgotten, moments)
     _check_together(scenario, variables, oracle)
     if workdir is not None:
@@ -140,7 +143,12 @@ def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
             raise config_lib.no_such_field(field, value, known)
         if field.startswith(_GIVEN) and field not in _FREE:
             raise InputError(field, value, "is given by the arguments of unlearn; leave it out")
-    config.update_from_flattened_dict({"method": method, **settings})
+    for field, value in {"method": method, **settings}.items():
+        try:
+            config.update_from_flattened_dict({field: value})
+        except (TypeError, ValueError) as error:
+            kind = type(known[field]).__name__
+            raise InputError(field, value, f"give a value of type {kind}") from error
     config.stages = "all" if oracle is not None else "proxy,modules,unlearn"
     config = recipes.complete(config.lock(), settings)
     config_lib.check_fields(config)
@@ -174,37 +182,12 @@ def _defaults() -> Any:
     return runpy.run_path(str(path))["get_config"]()
 
 
-def _data(
-    forget: Examples, retain: Examples, test: Examples | None
-) -> tuple[Dataset, dict[str, np.ndarray], tuple[int, ...]]:
-    """The set, its splits, and the classes that are forgotten as a whole."""
-    given = {"forget": forget, "retain": retain} | ({"test": test} if test is not None else {})
-    parts = {name: _examples(name, part) for name, part in given.items()}
-    wanted = _kind(parts["forget"][0])
-    for name, (part, _) in parts.items():
-        if _kind(part) != wanted:
-            raise InputError(name, _kind(part), f"images must be as those of forget, {wanted}")
-    images, labels = (
-        np.concatenate([parts[name][i] for name in ("forget", "retain")]) for i in (0, 1)
-    )
-    test_images, test_labels = parts.get("test", (images[:0], labels[:0]))
-    lost = set(parts["forget"][1].tolist()) - set(parts["retain"][1].tolist())
-    if lost and (kept := sorted(set(parts["forget"][1].tolist()) - lost)):
-        given = f"classes {min(lost)}, {kept[0]}"
-        remedy = f"of class {min(lost)} retain has nothing, of class {kept[0]} it has some"
-        raise InputError("forget", given, f"{remedy}; forget both wholly, or both in part")
-    forgotten = tuple(sorted(lost))
-    count = len(parts["forget"][1])
-    of_test = np.isin(test_labels, forgotten)
-    splits = {
-        "forget_train": np.arange(count),
-        "retain_train": np.arange(count, len(labels)),
-        "forget_test": np.flatnonzero(of_test),
-        "retain_test": np.flatnonzero(~of_test),
-    }
-    names = tuple(map(str, range(max(labels.max(), *test_labels, 0) + 1)))
-    data = Dataset("own", names, images, labels, test_images, test_labels, labels, test_labels)
-    return data, splits, forgotten
+def _check_variables(name: str, tree: Any) -> None:
+    if not isinstance(tree, Mapping):
+        raise InputError(name, type(tree).__name__, 'give {"params": …} as model.init does')
+    if "params" not in tree:
+        listed = ", ".join(map(str, sorted(tree)[:3]))
+        raise InputError(name, listed, 'has no "params"; give {"params": …} as model.init does')
 
 
 def _check_oracle(oracle: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
@@ -215,44 +198,6 @@ def _check_oracle(oracle: Mapping[str, Any], variables: Mapping[str, Any]) -> No
         if here != there:
             remedy = f"the model's own is {there}; give variables of the same model"
             raise InputError("oracle", f"{name} {here}", remedy)
-
-
-def _kind(images: np.ndarray) -> str:
-    """Type and size of an image."""
-    return f"{images.dtype} {'x'.join(map(str, images.shape[1:]))}"
-
-
-def _examples(name: str, part: Examples) -> Examples:
-    try:
-        images, labels = (np.asarray(values) for values in part)
-    except (TypeError, ValueError) as error:
-        raise InputError(name, type(part).__name__, "give images and labels: two arrays") from error
-    kind, shape = str(images.dtype), "x".join(map(str, images.shape))
-    if images.ndim != 4 or not len(images) or images.dtype.kind not in "uf":
-        remedy = "images are uint8 or floating point [n, h, w, c], n >= 1"
-        raise InputError(name, f"{kind} {shape}", remedy)
-    if images.dtype.kind == "u" and images.dtype != np.uint8:
-        raise InputError(name, kind, "integer images are uint8")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0:
-        remedy = f"labels are integers >= 0, one for each of {len(images)} images"
-        raise InputError(name, f"{labels.dtype} {labels.shape}", remedy)
-    return images if images.dtype == np.uint8 else images.astype(np.float32), labels.astype(
-        np.int32
-    )
-
-
-def _moments(images: np.ndarray, given: Any) -> tuple[np.ndarray, np.ndarray]:
-    channels = images.shape[-1]
-    if images.dtype != np.uint8:
-        if given is not None:
-            raise InputError("normalize", given, "is for uint8 images; these are taken as they are")
-        return np.zeros(channels, np.float32), np.full(channels, 1 / 255, np.float32)
-    if given is None:
-        return augment.moments(images)
-    mean, std = (np.asarray(row, np.float32) for row in given)
-    if not mean.shape == std.shape == (channels,) or not (std > 0).all():
-        raise InputError("normalize", given, f"give {channels} means and as many deviations > 0")
-    return mean, std
 
 
 class OwnScenario(Scenario):
@@ -341,8 +286,26 @@ def _run(
     else:
         models = {"original": _whole(variables), "unlearned": found}
         metrics, _ = measure(scenario, models)
+        print(_in_short(metrics["unlearned"]), flush=True)
     kept = {name: tree for name, tree in found.items() if name in variables}
     return Unlearned(kept, metrics, workdir, verdict)
+
+
+def _in_short(numbers: Mapping[str, float]) -> str:
+    """What a model is right on, in one line."""
+    keys = {"forgotten": "forget", "kept": "retain"}
+    told = []
+    for what, split in keys.items():
+        key = next(
+            (
+                f"accuracy/{split}_{part}"
+                for part in ("test", "train")
+                if f"accuracy/{split}_{part}" in numbers
+            ),
+            None,
+        )
+        told += [f"{numbers[key]:.1f} % of the {what}"] if key else []
+    return f"unlearned: right on {' and '.join(told)} images"
 
 
 def _tell(config: Any, scenario: OwnScenario) -> None:

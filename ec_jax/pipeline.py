@@ -282,6 +282,7 @@ class Experiment:
         began = time.monotonic()
         found = {name: self.model(name) for name in MEASURED}
         models, details = measure(self.scenario, found, known=self._known, seen=self._seen)
+        self._doubt(models["original"].get("accuracy/retain_test"))
         cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
         if not self._unused("proxy"):
             cost["proxy"] = self._cost("proxy")
@@ -296,6 +297,17 @@ class Experiment:
         workdir_lib.write_json(
             target, {"schema": SCHEMA, "scenario": scenario, "models": models, "cost": cost}
         )
+
+    def _doubt(self, kept: float | None) -> None:
+        """Tells of an original that was brought along and knows nothing of the classes."""
+        if self._brought("original") and kept is not None:
+            chance = 100 / len(self.scenario.class_names)
+            if kept <= 1.5 * chance:
+                print(
+                    f"evaluate: the original is right on {kept:.1f} % of the images to be kept, as "
+                    "chance would be: do the classes of data stand in the order of its outputs?",
+                    flush=True,
+                )
 
     def _cost(self, stage: str) -> dict[str, float] | None:
         if self._brought(stage) or self._unused(stage):

@@ -135,7 +135,9 @@ def _numpys() -> list[Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:120]
+    # Of a damaged pickle PyTorch may tell a number alone.
+    text = " ".join(str(error).split())[:120]
+    reason = text if " " in text else f"{type(error).__name__} {text}".strip()
     return InputError("FILE", str(path), f"cannot be read ({reason}); fetch it anew")
 
 

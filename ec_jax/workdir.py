@@ -81,14 +81,16 @@ def contents(folder: Path, field: str = "workdir") -> set[str]:
 
 
 def _check_same(found: dict, wanted: dict, workdir: Path) -> None:
-    absent = sorted(field for field in wanted.keys() - found.keys() if not field.startswith(FREE))
+    measured = (workdir / "metrics.json").exists()
+    free = FREE if measured else (*FREE, "evaluation.")  # what is measured is nobody's yet
+    absent = sorted(field for field in wanted.keys() - found.keys() if not field.startswith(free))
     if absent:
         remedy = f"was made by another version, without {absent[0]}; choose another folder"
         raise InputError("workdir", str(workdir), remedy)
     different = [
         f"{field} is {found.get(field)!r} there and {wanted.get(field)!r} here"
         for field in sorted(found.keys() | wanted.keys())
-        if found.get(field) != wanted.get(field) and not field.startswith(FREE)
+        if found.get(field) != wanted.get(field) and not field.startswith(free)
     ]
     if different:
         more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""

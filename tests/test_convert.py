@@ -344,6 +344,8 @@ def test_a_run_takes_an_imported_model_and_its_normalisation(state, tmp_path):
     done = command(*run, f"--workdir={tmp_path / 'run'}", timeout=900)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    guesses = metrics["models"]["original"]["accuracy/retain_test"] <= 1.5 * 25
+    assert ("as chance would be: do the classes" in done.stdout) == guesses
     assert metrics["scenario"]["model"] == "resnet18-w64"
     assert metrics["scenario"]["forget_names"] == ["bee"]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -141,6 +142,10 @@ def test_submodules_outputs_are_points_by_their_paths():
             "ec.candidates = 'forget': all that is forgotten has one label",
         ),
         ({"points": ["low", "low"]}, "points = 'low': is there twice"),
+        ({"points": "deep"}, r"points = 'deep': give a list of names"),
+        ({"settings": {"unlearn.steps": "50"}}, "unlearn.steps = '50': give a value of type int"),
+        ({"settings": {"unlearn.steps": 50.5}}, "unlearn.steps = 50.5: give a value of type int"),
+        ({"oracle": {"out": {}}}, "oracle = 'out': has no \"params\"; give"),
         ({"points": ["deep"]}, "points = 'deep': ec stands on modules at all points but the last"),
         (
             {"oracle": {"params": {}}},
@@ -215,6 +220,26 @@ def test_batchnorm_of_an_own_module_is_trained_on_one_device(digits):
         ec_jax.unlearn(Net(), start(Net()), **digits, settings=settings)
 
 
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [(None, "variables = 'NoneType': give"), ({"out": {}}, "variables = 'out': has no \"params\"")],
+)
+def test_what_are_no_variables_is_said(variables, says, digits):
+    with pytest.raises(InputError, match=says):
+        ec_jax.unlearn(Net(), variables, **digits)
+
+
+def test_a_module_says_by_its_own_call_how_it_is_told_that_it_trains(digits):
+    class Plain(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(10)(nn.Dense(4, name="low")(x).mean(axis=(1, 2)))
+
+    for model, switch in ((Net(), "train"), (Tokens(), "deterministic"), (Plain(), "")):
+        points = None if switch == "train" else ["low"] if not switch else ["stem"]
+        assert own.adapt(model, start(model), (8, 8, 1), points).switch == switch
+
+
 def test_what_a_module_lacks_is_said(digits):
     model = Tokens()
     with pytest.raises(InputError, match=r"sows nothing; name its submodules: .*encoder/block1"):
@@ -258,10 +283,11 @@ def test_a_program_may_have_configs_of_its_own(tmp_path):
 # What it does.
 
 
-def test_a_call_gives_variables_of_the_models_own_form(digits):
+def test_a_call_gives_variables_of_the_models_own_form(digits, capsys):
     model, before = Net(), start(Net())
     kept = jax.tree.map(np.array, before)
     found = ec_jax.unlearn(model, before, **digits, settings=SHORT)
+    assert re.search(r"unlearned: right on [\d.]+ % of the forgotten and", capsys.readouterr().out)
     assert jax.tree.structure(found.variables) == jax.tree.structure(before)
     jax.tree.map(np.testing.assert_array_equal, kept, before)  # the caller's are not touched
     moved = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), found.variables, kept)

@@ -89,6 +89,15 @@ def test_the_workdir_of_another_config_is_refused_by_the_fields_that_differ(conf
     assert "unlearn" not in message
 
 
+def test_what_is_measured_may_change_until_it_is_measured(config, tmp_path):
+    workdir_lib.write_resolved(config, tmp_path)
+    other = changed(evaluation__metrics="accuracy,cka", evaluation__neighbors=3)
+    workdir_lib.check_workdir(other, tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
+    message = refusal(other, workdir_lib.check_workdir, tmp_path)
+    assert "evaluation.metrics is 'all' there and 'accuracy,cka' here" in message
+
+
 def test_of_many_differences_the_first_three_are_named(config, tmp_path):
     workdir_lib.write_resolved(config, tmp_path)
     other = changed(ec__temperature=0.7, seed=3, unlearn__steps=9, forget__classes="4")
@@ -105,6 +114,7 @@ def test_a_workdir_of_another_version_is_said_to_be_one(config, tmp_path):
 @pytest.mark.parametrize("field", sorted(OTHER))
 def test_only_fields_without_effect_on_the_result_may_change(field, config, tmp_path):
     workdir_lib.write_resolved(config, tmp_path)
+    (tmp_path / "metrics.json").write_text("{}")
     free = {
         *("stages", "data.data_dir", "data.manual_dir", "checkpoint.every", "checkpoint.keep"),
         *("parallel.map", "parallel.devices", "report.log_every"),

@@ -139,7 +139,9 @@ def about(name: str, data_dir: str = "", image_size: int = 0) -> About:
     if image_size:
         shape = (image_size, image_size, 3)
     elif None in shape:
-        remedy = f"the pictures of {name} differ in size; give the side to cut them to, such as 224"
+        remedy = (
+            f"the pictures of {name} may differ in size; give the side to cut them to, such as 224"
+        )
         raise InputError("data.image_size", 0, remedy)
     return About(names, shape, size)
 
@@ -280,7 +282,8 @@ def _sound(part: _Part, classes: int, which: str, data_dir: str) -> _Part:
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         listed = ", ".join(found[:3]) + more
-        print(f"data: {len(found)} damaged {which} pictures left out: {listed}", flush=True)
+        what = "picture" if len(found) == 1 else "pictures"
+        print(f"data: {len(found)} damaged {which} {what} left out: {listed}", flush=True)
     if not good.size:
         raise InputError("data.data_dir", data_dir, f"no {which} picture can be decoded; add some")
     return _some(part, good)

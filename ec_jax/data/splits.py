@@ -193,7 +193,8 @@ def _class_id(entry: str, spec: str, class_names: Sequence[str], field: str = FI
         raise InputError(field, spec, f"{entry!r} may be {listed}; write it as the class is named")
     names = {name.lower(): name for name in class_names}
     near = names[difflib.get_close_matches(entry.lower(), names, 1, 0.0)[0]]
-    raise InputError(field, spec, f"no class is named {entry!r}; did you mean {near!r}?")
+    few = f" There are {', '.join(class_names)}" if len(class_names) <= 12 else ""
+    raise InputError(field, spec, f"no class is named {entry!r}; did you mean {near!r}?{few}")
 
 
 def split(

@@ -43,7 +43,7 @@ def measure(
     taken, streamed = _features(scenario, models, seen or {})
     unknown = {name: tree for name, tree in models.items() if name not in (known or {})}
     subjects = _subjects(scenario, models)
-    numbers = suite.evaluate(taken, scenario.config, subjects, may_break, known)
+    numbers = suite.evaluate(taken, scenario.config, subjects, may_break, known, told=True)
     for name, values in (*streamed.items(), *_transferred(scenario, unknown).items()):
         numbers[name] |= values
     suite.refuse_nan(numbers, may_break)

@@ -39,6 +39,7 @@ METRICS = {
     "gap": gap,
 }
 REFERENCES = ("original", "oracle")
+_LONG = ("probe", "mia", "recovery", "idi")  # which train something
 _OF_TWO = ("cka", "agreement")  # numbers of a model and a reference
 
 
@@ -57,6 +58,7 @@ def evaluate(
     subjects: Mapping[str, Subject] | None = None,
     may_break: Collection[str] = (),
     known: Mapping[str, Mapping[str, float]] | None = None,
+    told: bool = False,
 ) -> dict[str, dict[str, float]]:
     """The numbers of every model.
 
@@ -67,6 +69,7 @@ def evaluate(
       subjects: {model: the model itself}; without one, metrics that need it are left out.
       may_break: models whose numbers need not be finite.
       known: {model: its numbers}, of models that were measured before, against the same references.
+      told: a line is printed before each of the metrics that may take minutes.
 
     Returns:
       {model: {flat key: number}}.
@@ -82,8 +85,12 @@ def evaluate(
             models[model] = dict(known[model])
             continue
         context = Context(config, references, (subjects or {}).get(model))
-        made = (m.run(splits, context) for m in metrics if hasattr(m, "run"))
-        models[model] = {key: value for found in made for key, value in found.items()}
+        models[model] = {}
+        for name in chosen(config.evaluation.metrics):
+            if name in _LONG and told:
+                print(f"evaluate: {name} of {model}", flush=True)
+            if hasattr(METRICS[name], "run"):
+                models[model] |= METRICS[name].run(splits, context)
     refuse_nan(models, may_break)
     known = {name: models[name] for name in references}
     points = _points(features)

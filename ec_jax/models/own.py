@@ -1,6 +1,7 @@
 """Any Flax module as a backbone: its supervision points are found among its intermediates."""
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from ec_jax.errors import InputError
 from ec_jax.models.modules import spatial_mean
 
 COLLECTIONS = ("params", "batch_stats")
+SWITCHES = ("train", "deterministic")
 POOLED = "pooled"  # what the last point's feature is called inside a network
 
 
@@ -71,7 +73,7 @@ def adapt(
     variables: Mapping[str, Any],
     image_shape: Sequence[int],
     points: Sequence[str] | None = None,
-    switch: str = "train",
+    switch: str | None = None,
 ) -> OwnModel:
     """A module as a backbone, after a look at what it does; nothing is computed.
 
@@ -82,11 +84,16 @@ def adapt(
       points: names of its supervision points, first to last: what it sows, or its submodules,
         such as ``encoder/block3``. None: all that it sows, in that order. The last one should be
         what its head reads, or a map of which the head reads the mean.
-      switch: as for ``OwnModel``.
+      switch: as for ``OwnModel``; None: whichever its ``__call__`` takes.
 
     Raises:
       InputError: the module cannot be run so, or has no such points.
     """
+    if isinstance(points, str):
+        raise InputError("points", points, f"give a list of names, such as [{points!r}, …]")
+    if switch is None:
+        taken = inspect.signature(type(module).__call__).parameters
+        switch = next((name for name in SWITCHES if name in taken), "")
     if unknown := sorted(variables.keys() - set(COLLECTIONS)):
         remedy = f"only {' and '.join(COLLECTIONS)} are carried on; leave it out"
         raise InputError("variables", unknown[0], remedy)
@@ -223,4 +230,4 @@ def _stride(before: Sequence[int], after: Sequence[int]) -> int:
 
 def _why(error: TypeError) -> str:
     text = " ".join(str(error).split())[:160]
-    return f"cannot be called so ({text}); switch=train, deterministic or empty says how"
+    return f'cannot be called so ({text}); switch="train", "deterministic" or "" says how'

@@ -165,7 +165,7 @@ def test_a_class_without_pictures_is_refused(tmp_path):
 
 def test_pictures_need_a_size(tmp_path):
     jpegs.folder(tmp_path)
-    with pytest.raises(InputError, match=r"data.image_size = 0: the pictures of folder differ"):
+    with pytest.raises(InputError, match=r"data.image_size = 0: the pictures of folder may differ"):
         sources.about(sources.FOLDER, str(tmp_path))
     with pytest.raises(InputError, match=r"data.image_size = 16: digits are taken as they are"):
         sources.about("digits", "", 16)
@@ -193,8 +193,8 @@ def test_damaged_pictures_are_left_out_and_counted_if_the_config_says_so(tmp_pat
     assert np.bincount(data.test_labels).tolist() == [2, 2, 2, 1]
     assert len(data.train_images[0:23]) == len(data.train_images) == 23
     said = capsys.readouterr().out
-    assert f"data: 1 damaged training pictures left out: {broken[0]}" in said
-    assert f"data: 1 damaged test pictures left out: {broken[1]}" in said
+    assert f"data: 1 damaged training picture left out: {broken[0]}" in said
+    assert f"data: 1 damaged test picture left out: {broken[1]}" in said
     few = load(tmp_path, damaged="skip", subset=8)
     assert len(few.train_images[0:8]) == 8
 
@@ -233,7 +233,7 @@ def test_a_wrong_label_is_named_by_its_picture_or_left_out(tmp_path, capsys):
     with pytest.raises(InputError, match=f"{train.paths[2]} has label -1; labels go from 0 to 3"):
         sources._check_labels(part, 4, "training", str(tmp_path))
     kept = sources._sound(part, 4, "training", str(tmp_path))
-    assert f"1 damaged training pictures left out: {train.paths[2]}" in capsys.readouterr().out
+    assert f"1 damaged training picture left out: {train.paths[2]}" in capsys.readouterr().out
     np.testing.assert_array_equal(kept.labels, np.delete(labels, 2))
     np.testing.assert_array_equal(kept.images(np.array([2]))[0:1], images([3])[0:1])
 

@@ -146,7 +146,7 @@ def test_imagenette_and_a_damaged_picture_in_it(folders, monkeypatch, capsys):
         data.train_images[0:40]
     whole = load("imagenette/160px-v2", folders, damaged="skip", **options)
     assert np.bincount(whole.train_labels).tolist() == [4, 3, *[4] * 8]
-    assert "data: 1 damaged training pictures left out: imagenette, tr" in capsys.readouterr().out
+    assert "data: 1 damaged training picture left out: imagenette, tr" in capsys.readouterr().out
     assert len(whole.train_images[0:39]) == 39
 
 

@@ -172,7 +172,7 @@ def test_killed_amid_an_epoch_of_pictures_a_run_reads_on_where_it_was(tmp_path):
     for line in ("original: step 6/", "unlearn: step 3/", "unlearn: step 9/"):
         kill_after(tmp_path / "killed", line, arguments)
     output = finish(tmp_path / "killed", arguments)
-    assert "data: 1 damaged training pictures left out" in output
+    assert "data: 1 damaged training picture left out" in output
     metrics, models = results(tmp_path / "whole")
     again, models_again = results(tmp_path / "killed")
     assert again == metrics
