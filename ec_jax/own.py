@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import runpy
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -293,18 +294,11 @@ def _run(
 
 def _in_short(numbers: Mapping[str, float]) -> str:
     """What a model is right on, in one line."""
-    keys = {"forgotten": "forget", "kept": "retain"}
     told = []
-    for what, split in keys.items():
-        key = next(
-            (
-                f"accuracy/{split}_{part}"
-                for part in ("test", "train")
-                if f"accuracy/{split}_{part}" in numbers
-            ),
-            None,
-        )
-        told += [f"{numbers[key]:.1f} % of the {what}"] if key else []
+    for what, split in (("forgotten", "forget"), ("kept", "retain")):
+        # Of the test images, where there are some.
+        found = [numbers.get(f"accuracy/{split}_{part}") for part in ("test", "train")]
+        told += [f"{n:.1f} % of the {what}" for n in found if n is not None][:1]
     return f"unlearned: right on {' and '.join(told)} images"
 
 
@@ -335,11 +329,13 @@ def _check_call(
 def _digest(config: Any, scenario: OwnScenario, given: Mapping[str, Any]) -> str:
     """Of all on which a call's result depends."""
     data = scenario.data
-    arrays = jax.tree.leaves((dict(given), data.train_images, data.train_labels))
-    arrays += [data.test_images, data.test_labels, *scenario.moments]
+    values = jax.tree.leaves((dict(given), data.train_images, data.train_labels))
+    values += [data.test_images, data.test_labels, *scenario.moments]
     found = hashlib.sha256(json.dumps(config_lib.resolved(config), sort_keys=True).encode())
-    found.update(repr((scenario.model, scenario.forget_classes)).encode())
-    for array in map(np.asarray, [*arrays, *scenario.splits.values()]):
+    # A function among a module's fields is told by its place in memory, new in every process.
+    named = re.sub(r" at 0x[0-9a-f]+", "", repr((scenario.model, scenario.forget_classes)))
+    found.update(named.encode())
+    for array in map(np.asarray, [*values, *scenario.splits.values()]):
         found.update(f"{array.dtype} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()

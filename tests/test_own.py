@@ -1,5 +1,6 @@
 """A module of one's own: its points are found, mistakes are named, the example runs."""
 
+import functools
 import json
 import os
 import re
@@ -322,6 +323,34 @@ def test_a_folder_is_of_one_call(digits, tmp_path):
     (tmp_path / "foreign" / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds files that are no call's"):
         ec_jax.unlearn(model, start(model), **digits, settings=SHORT, workdir=tmp_path / "foreign")
+
+
+class Acts(nn.Module):
+    """A function is among its fields."""
+
+    act: object
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for name in ("low", "high"):
+            x = self.act(nn.Conv(4, (3, 3), (2, 2), name=f"conv_{name}")(x))
+            self.sow("intermediates", name, x)
+        return nn.Dense(10)(x.mean(axis=(1, 2)))
+
+
+@pytest.mark.slow
+def test_a_function_in_a_module_is_not_told_by_its_place_in_memory(digits, tmp_path):
+    def made():
+        def act(x):
+            return nn.relu(x)
+
+        return functools.partial(act)
+
+    one, two = Acts(made()), Acts(made())
+    assert repr(one) != repr(two)  # as in two processes
+    settings = {**SHORT, "evaluation.metrics": "accuracy"}
+    for model in (one, two):
+        ec_jax.unlearn(model, start(model), **digits, settings=settings, workdir=tmp_path / "run")
 
 
 @pytest.mark.slow
