@@ -183,24 +183,20 @@ def _import(found: Any) -> None:
 
 
 def _export(found: Any) -> None:
-    if not found.layout:
+    if found.layout not in ("torchvision", "timm"):  # the others are read only
         raise InputError("--layout", found.layout, "give torchvision or timm")
     from ec_jax import checkpoint, torch_files
     from ec_jax.models import torch_weights
 
+    out = Path(os.path.expanduser(found.out)).absolute()
+    torch_files.check_out(out)
     shapes = checkpoint.stored_shapes(found.path, "DIR")
     try:
         architecture = torch_weights.of_variables(shapes, found.layout)
     except torch_weights.UnknownWeightsError as error:
-        wrong = "--layout" if found.layout in str(error) else "DIR"
-        given = found.layout if wrong == "--layout" else found.path
-        raise InputError(wrong, given, str(error)) from error
-    if architecture.layout not in ("torchvision", "timm"):
-        raise InputError("--layout", found.layout, "is read only; give torchvision or timm")
+        raise InputError("DIR", found.path, str(error)) from error
     run = _run_folder(found.path)
     _check_run(found.path, run, architecture)
-    out = Path(os.path.expanduser(found.out)).absolute()
-    torch_files.check_out(out)
     variables = checkpoint.load_model(found.path, shapes, "DIR")
     torch_files.write(out, torch_weights.to_state(variables, architecture))
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
@@ -245,10 +241,10 @@ def _check_run(path: str, run: Path | None, architecture: Any) -> None:
         remedy = "PyTorch pads on both sides; only model.padding=symmetric can be exported"
         raise InputError("DIR", path, f"was trained with model.padding={padding}; {remedy}")
     if architecture.name == "swin" and architecture.layout != "torchvision":
-        # Images that are taken as they are have a side of their own, which none of these is.
-        side = config["data"].get("image_size", 0) or 1
         from ec_jax import rules
 
+        # Images that are taken as they are have a side of their own, which none of these is.
+        side = config["data"].get("image_size", 0) or 1
         try:
             rules.check_timm_size("data.image_size", side, architecture.patch)
         except InputError as error:

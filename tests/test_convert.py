@@ -245,6 +245,8 @@ def test_names_that_are_missing_or_unknown_are_listed(tmp_path, arrays):
         (("inspect", "README.md"), ("FILE", "is none of .pth")),
         (("import", "x.pth"), ("--out", "give where")),
         (("export", "x", "--out=y.pth"), ("--layout", "torchvision or timm")),
+        (("export", "x", "--out=y.pth", "--layout=facebook"), ("--layout", "torchvision or timm")),
+        (("export", "x", "--out=README.md", "--layout=timm"), ("--out", "end it with")),
         (("export", "docs", "--out=y.pth", "--layout=timm"), ("DIR", "no checkpoint there")),
     ],
 )

@@ -43,44 +43,14 @@ class Block(nn.Module):
         return x + scale.astype(self.dtype).reshape(1, 1, 1, c) * y
 
 
-class ConvNeXt(nn.Module):
-    """ConvNeXt.
-
-    Attributes:
-      num_classes: outputs of the head.
-      depth: a key of ``STAGE_SIZES``.
-      width: channels of the first stage, doubled at every further one.
-      patch: pixels along the side of a patch.
-      dtype: compute type; parameters and logits are float32.
-      axis_name: as of the other backbones; without statistics of a batch it is not used.
-      remat: blocks keep nothing for the gradient but their input, and are computed again.
+class ConvNeXt(transformer.Backbone):
+    """ConvNeXt; its depth is a key of ``STAGE_SIZES``.
 
     Sows into ``intermediates``: the map [b, h, w, c] of every stage and ``pooled`` [b, c], the
     normalised mean of the last one that the head reads.
     """
 
-    num_classes: int
     depth: int = 18
-    width: int = 96
-    patch: int = 4
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-    remat: bool = False
-
-    @property
-    def points(self) -> tuple[str, ...]:
-        """Names of the supervision points, first to last."""
-        return POINTS
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels at every supervision point."""
-        return tuple(self.width * 2**i for i in range(len(POINTS)))
-
-    @property
-    def strides(self) -> tuple[int, ...]:
-        """By how much every point's map is smaller than the last one's before it."""
-        return (1, 2, 2, 2)
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, after: str | None = None) -> jax.Array:

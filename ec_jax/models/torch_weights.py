@@ -1,9 +1,10 @@
 """Weights of PyTorch's models as ours, and ours as theirs; arrays alone, no PyTorch needed."""
 
+import dataclasses
 import math
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -105,12 +106,19 @@ def _vit(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
             layout, stem = "uuef", "patch_embed.1.weight"
     else:
         return None
-    width, patch = shapes[stem][0], shapes[stem][-1]
-    if layout == "uuef":
-        patch = math.isqrt(patch // 3)
-    if width in _WIDE_HEADS:
-        raise UnknownWeightsError(f"a ViT of width {width} has heads that are not 64 wide")
-    return Architecture("vit", depth, width, shapes[head][0], layout, patch=patch)
+    found = _patched("vit", depth, shapes[stem], shapes[head], layout)
+    if found.width in _WIDE_HEADS:
+        raise UnknownWeightsError(f"a ViT of width {found.width} has heads that are not 64 wide")
+    if layout == "uuef":  # whose layer is [width, patch² · 3]
+        return dataclasses.replace(found, patch=math.isqrt(found.patch // 3))
+    return found
+
+
+def _patched(
+    name: str, depth: int, stem: Sequence[int], head: Sequence[int], layout: str
+) -> Architecture:
+    """A network whose first layer, [width, ..., patch], cuts patches."""
+    return Architecture(name, depth, stem[0], head[0], layout, patch=stem[-1])
 
 
 def _swin(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
@@ -125,8 +133,7 @@ def _swin(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
     else:
         return None
     depth = _depth(swin.STAGE_SIZES, blocks)
-    width, patch = shapes[stem][0], shapes[stem][-1]
-    return Architecture("swin", depth, width, shapes[head][0], layout, patch=patch)
+    return _patched("swin", depth, shapes[stem], shapes[head], layout)
 
 
 def _convnext(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
@@ -142,8 +149,7 @@ def _convnext(shapes: Mapping[str, tuple[int, ...]]) -> Architecture | None:
     else:
         return None
     depth = _depth(convnext.STAGE_SIZES, blocks)
-    width, patch = shapes[stem][0], shapes[stem][-1]
-    return Architecture("convnext", depth, width, shapes[head][0], layout, patch=patch)
+    return _patched("convnext", depth, shapes[stem], shapes[head], layout)
 
 
 def to_variables(state: Mapping[str, np.ndarray], architecture: Architecture) -> Variables:

@@ -16,6 +16,43 @@ MLP_RATIO = 4
 init = nn.initializers.truncated_normal(0.02)
 
 
+class Backbone(nn.Module):
+    """What the families of four stages have in common.
+
+    Attributes:
+      num_classes: outputs of the head.
+      depth: layers, as the family counts them.
+      width: channels of the first stage, doubled at every further one.
+      patch: pixels along the side of a patch.
+      dtype: compute type; parameters and logits are float32.
+      axis_name: as of ResNet; without statistics of a batch it is not used.
+      remat: blocks keep nothing for the gradient but their input, and are computed again.
+    """
+
+    num_classes: int
+    depth: int = 12
+    width: int = 96
+    patch: int = 4
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    remat: bool = False
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Names of the supervision points, first to last."""
+        return POINTS
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels at every supervision point."""
+        return tuple(self.width * 2**i for i in range(len(POINTS)))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """By how much every point's map is smaller than the last one's before it."""
+        return (1, 2, 2, 2)
+
+
 def dense(features: int, dtype: Any, **kwargs) -> nn.Dense:
     """A linear layer as transformers start it."""
     return nn.Dense(features, dtype=dtype, kernel_init=init, **kwargs)

@@ -5,7 +5,6 @@ Source: Dosovitskiy et al. 2021 (arXiv 2010.11929); Ti and S after Touvron et al
 """
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,34 +18,18 @@ HEAD_WIDTH = 64
 _EPSILON = 1e-6
 
 
-class ViT(nn.Module):
-    """Vision transformer with a class token.
+class ViT(transformer.Backbone):
+    """Vision transformer with a class token; its depth is its blocks, at least four.
 
-    Attributes:
-      num_classes: outputs of the head.
-      depth: blocks, at least four; a stage is a quarter of them.
-      width: channels of a token; a head of attention has 64 of them, or all.
-      patch: pixels along the side of a patch.
-      dtype: compute type; parameters and logits are float32.
-      axis_name: as of the other backbones; without statistics of a batch it is not used.
-      remat: blocks keep nothing for the gradient but their input, and are computed again.
+    A stage is a quarter of the blocks, and all have the first one's width; a head of attention has
+    64 channels, or all.
 
     Sows into ``intermediates``: the tokens [b, 1 + n, c] after every stage, the class token first,
     and ``pooled`` [b, c], the normalised class token that the head reads.
     """
 
-    num_classes: int
-    depth: int = 12
     width: int = 192
     patch: int = 16
-    dtype: Any = jnp.float32
-    axis_name: str | None = None
-    remat: bool = False
-
-    @property
-    def points(self) -> tuple[str, ...]:
-        """Names of the supervision points, first to last."""
-        return POINTS
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -55,7 +38,7 @@ class ViT(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """By how much every point's map is smaller than the last one's before it."""
+        """No stage has fewer tokens than the one before."""
         return (1,) * len(POINTS)
 
     @nn.compact

@@ -156,12 +156,15 @@ def test_every_layout_comes_back_bit_by_bit(name, layout):
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, again))
 
 
+def zeros(made):
+    """A network's variables."""
+    shapes = jax.eval_shape(lambda: network(made).init(jax.random.key(0), (32, 32, 3)))
+    return {c: jax.tree.map(lambda s: np.zeros(s.shape), t["backbone"]) for c, t in shapes.items()}
+
+
 def test_what_is_missing_and_what_is_left_over_is_named():
     made = Architecture("convnext", 4, 8, 5, "timm", patch=4)
-    shapes = jax.eval_shape(lambda: network(made).init(jax.random.key(0), (32, 32, 3)))
-    variables = {
-        c: jax.tree.map(lambda s: np.zeros(s.shape), t["backbone"]) for c, t in shapes.items()
-    }
+    variables = zeros(made)
     state = torch_weights.to_state(variables, made)
     del state["head.norm.bias"]
     state |= {"aux.weight": np.zeros(3), "aux.num_batches_tracked": np.zeros(())}
@@ -223,10 +226,7 @@ def test_heads_of_another_width_are_refused():
 
 def test_convnexts_head_has_two_names():
     made = Architecture("convnext", 4, 8, 5, "facebook", patch=4)
-    shapes = jax.eval_shape(lambda: network(made).init(jax.random.key(0), (32, 32, 3)))
-    variables = {
-        c: jax.tree.map(lambda s: np.zeros(s.shape), t["backbone"]) for c, t in shapes.items()
-    }
+    variables = zeros(made)
     state = torch_weights.to_state(variables, made)
     named = {k.replace("head.", "classifier."): v for k, v in state.items()}
     assert named.keys() != state.keys()
