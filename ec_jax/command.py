@@ -1,6 +1,7 @@
 """How every command of ec_jax ends: status 0, or one line on stderr and the status that says why.
 
-0 done, 2 input that cannot be used, 3 training that could not go on, 130 interrupted.
+0 done, 2 input that cannot be used, 3 training that could not go on, 130 interrupted,
+143 terminated (SIGTERM).
 """
 
 import argparse
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 from absl import logging
 
+from ec_jax import termination
 from ec_jax.config import nearest
 from ec_jax.errors import InputError, TrainingError
 
@@ -30,9 +32,10 @@ def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> Non
 
     Args:
       work: all that the command does, the reading of its arguments included.
-      interrupted: the line for Ctrl-C.
+      interrupted: the line for Ctrl-C; for SIGTERM it is the same with another word.
     """
     logging.set_verbosity(logging.ERROR)  # orbax tells of every file that it opens
+    termination.install()
     try:
         work()
     except InputError as error:
@@ -41,6 +44,8 @@ def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> Non
         end(3, str(error))
     except KeyboardInterrupt:
         end(130, interrupted)
+    except termination.Terminated:
+        end(termination.STATUS, interrupted.replace("interrupted", "terminated"))
 
 
 class Parser(argparse.ArgumentParser):

@@ -120,6 +120,7 @@ class Experiment:
                 print(f"{stage}: {self.config.method} needs none", flush=True)
             else:
                 self._train(stage)
+            parallel.wait(stage)  # what one of them has written the others read
 
     def _write_normalization(self) -> None:
         """Leaves what a user of the model must know of its images."""
@@ -170,6 +171,7 @@ class Experiment:
                 head_only=training.head_only,
             )
             state = create(network, start, optimizer, training.trained, tuple(training.streams))
+            state = parallel.replicate(state, self.scenario.mesh)
             before = {"seconds": 0.0, "images": 0, "flops": 0}
             if method:
                 before = prepare.cost(time.monotonic() - began, method, context, batches)
@@ -178,7 +180,7 @@ class Experiment:
                 return
             train(
                 stage,
-                parallel.replicate(state, self.scenario.mesh),
+                state,
                 make_steps(self.scenario, training, network, optimizer, extras),
                 steps=training.steps,
                 checkpoints=checkpoints,
@@ -276,7 +278,7 @@ class Experiment:
 
     def _evaluate(self) -> None:
         target = self.workdir / "metrics.json"
-        if target.exists():
+        if parallel.any_process(target.exists()):
             print("evaluate: done", flush=True)
             return
         began = time.monotonic()
@@ -319,6 +321,8 @@ class Experiment:
             checkpoints.close()
 
     def _report(self) -> None:
+        if not parallel.primary():
+            return
         metrics = json.loads((self.workdir / "metrics.json").read_text())
         kept = self.workdir / "details.json"  # it is not needed for the numbers
         details = json.loads(kept.read_text()) if kept.exists() else {}

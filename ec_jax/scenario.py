@@ -76,7 +76,8 @@ class Scenario:
           InputError: it cannot be had, or is damaged.
         """
         data = self.config.data
-        found = sources.load(
+        read = functools.partial(
+            sources.load,
             data.name,
             data_dir=data.data_dir,
             manual_dir=data.manual_dir,
@@ -86,6 +87,7 @@ class Scenario:
             resize=data.resize,
             damaged=data.damaged,
         )
+        found = parallel.by_first(read, "data")  # who prepares it, where it is not prepared
         if data.validation:
             found = splits.hold_out(found, data.validation)
         return groups.grouped(found, *self._groups) if self._groups else found

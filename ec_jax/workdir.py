@@ -112,8 +112,18 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, lambda part: part.write_text(json.dumps(value, indent=2) + "\n"))
 
 
+_leaves_writing: list[bool] = []  # not empty: to another process
+
+
+def leave_writing() -> None:
+    """From now on this process writes no file: another one of the run does."""
+    _leaves_writing.append(True)
+
+
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls ``write`` on a temporary name and renames the file when it is complete."""
+    if _leaves_writing:
+        return
     part = _part(path)
     write(part)
     os.replace(part, path)

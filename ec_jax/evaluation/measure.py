@@ -43,7 +43,9 @@ def measure(
     taken, streamed = _features(scenario, models, seen or {})
     unknown = {name: tree for name, tree in models.items() if name not in (known or {})}
     subjects = _subjects(scenario, models)
-    numbers = suite.evaluate(taken, scenario.config, subjects, may_break, known, told=True)
+    numbers = suite.evaluate(
+        taken, scenario.config, subjects, may_break, known, told=True, mesh=scenario.mesh
+    )
     for name, values in (*streamed.items(), *_transferred(scenario, unknown).items()):
         numbers[name] |= values
     suite.refuse_nan(numbers, may_break)
@@ -68,7 +70,8 @@ def _features(
         images, labels = scenario.data.images_and_labels(split, rows)
         watch = StreamedCKA(models, suite.REFERENCES) if _maps(scenario) else None
         batch = _batch_size(scenario)
-        parts = extract(forwards, images, labels, batch, f"evaluate: {split}", watch)
+        title = f"evaluate: {split}"
+        parts = extract(forwards, images, labels, batch, title, watch, parallel.part())
         for name, part in parts.items():
             found[name][split] = part
             streamed[name] |= watch.result(name, split) if watch else {}
@@ -94,7 +97,8 @@ def _transferred(
     if not scenario.transfer:
         return {}
     forwards, neighbors = _forwards(scenario, models), scenario.config.evaluation.neighbors
-    return transfer.measure(forwards, scenario.transfer, _batch_size(scenario), neighbors)
+    sets, batch = scenario.transfer, _batch_size(scenario)
+    return transfer.measure(forwards, sets, batch, neighbors, scenario.mesh)
 
 
 def _maps(scenario: Scenario) -> bool:
@@ -107,14 +111,17 @@ def _as_network(tree: Variables) -> Variables:
 
 
 def _bound(forward: Any, variables: Variables, mesh: jax.sharding.Mesh) -> Any:
-    return lambda images: forward(variables, parallel.shard(images, mesh))
+    def bound(images: Any) -> Any:
+        found = forward(variables, parallel.shard(images, mesh))
+        return found if parallel.alone() else parallel.here(found)
+
+    return bound
 
 
 def _forward(scenario: Scenario) -> Any:
     """``(variables, uint8 images) -> (pooled features, logits, maps)``, compiled once."""
     network, (mean, std) = scenario.network(modules=False), scenario.moments
 
-    @jax.jit
     def forward(variables, images):
         points, logits = network.activations(variables, augment.normalize(images, mean, std))
         maps = {p: a.astype(jnp.float32) for p, a in points.items()}
@@ -124,7 +131,8 @@ def _forward(scenario: Scenario) -> Any:
             maps if _maps(scenario) else {},
         )
 
-    return forward
+    # Of several processes each gets all of it: every one of them has the features of all images.
+    return jax.jit(forward) if parallel.alone() else parallel.whole_result(forward, scenario.mesh)
 
 
 def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Subject]:
@@ -133,7 +141,7 @@ def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, 
         for split, rows in scenario.measured.items()
     }
     # On one device: they are trained further by programs of one device.
-    device = scenario.mesh.devices.flat[0]
+    device = parallel.own_device(scenario.mesh)
     return {
         name: Subject(
             scenario.network(modules=False),

@@ -129,17 +129,22 @@ def _of_rows(update: Callable, state: TrainState, shared: Any, rows: Any) -> Any
 
 
 def _reader(scenario: Scenario, stream: Stream, steps: Sequence[int]) -> Read:
-    """``step -> batch`` of a stream that ``steps`` read: rows, where images are on the devices."""
+    """``step -> batch`` of a stream that ``steps`` read, this process's part of it.
+
+    It holds rows, where the images are on the devices.
+    """
     data = scenario.data
+    own = parallel.own_rows(stream.batch_size)
     if scenario.resident:
-        return lambda step: stream.batch_indices(step).astype(np.int32)
+        return lambda step: stream.batch_indices(step)[own].astype(np.int32)
     if isinstance(data.train_images, Pictures):
-        images = Feed(stream, data.train_images, scenario.config.data.augment, steps).batch
+        kind, part = scenario.config.data.augment, parallel.part()
+        images = Feed(stream, data.train_images, kind, steps, part).batch
     else:
-        images = partial(_rows, data.train_images, stream)
-    labels = partial(_rows, data.train_labels, stream)
+        images = partial(_rows, data.train_images, stream, own)
+    labels = partial(_rows, data.train_labels, stream, own)
     return lambda step: {"image": images(step), "label": labels(step)}
 
 
-def _rows(values: np.ndarray, stream: Stream, step: int) -> np.ndarray:
-    return values[stream.batch_indices(step)]
+def _rows(values: np.ndarray, stream: Stream, own: slice, step: int) -> np.ndarray:
+    return values[stream.batch_indices(step)[own]]
