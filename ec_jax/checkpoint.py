@@ -16,7 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from ec_jax import rules
-from ec_jax.errors import InputError
+from ec_jax.errors import InputError, TrainingError, no_space
 from ec_jax.models.network import Variables
 from ec_jax.training.state import TrainState
 
@@ -52,16 +52,26 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, cost: Mapping[str, float]) -> None:
-        """Writes the state at its own step, with what it has cost so far."""
+        """Writes the state at its own step, with what it has cost so far.
+
+        Raises:
+          TrainingError: there is no space for it; those before it stay as they are.
+        """
         model, rest = _take_apart(state)
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                training=ocp.args.StandardSave(rest),
-                cost=ocp.args.JsonSave(dict(cost)),
-            ),
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(model),
+            training=ocp.args.StandardSave(rest),
+            cost=ocp.args.JsonSave(dict(cost)),
         )
+        try:
+            self._manager.save(int(state.step), args=items)
+        except Exception as error:  # orbax and tensorstore have no common one
+            if not (reason := no_space(error)):
+                raise
+            raise TrainingError(
+                f"{self._folder}: step {int(state.step)} cannot be saved: {reason}; free some "
+                "space and give the same command again: it goes on from the newest checkpoint"
+            ) from error
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, float]]:
         """The newest checkpoint, with the shapes, types and devices of ``like``.

@@ -1,6 +1,8 @@
-"""The two ways in which a run ends on purpose."""
+"""The two ways in which a run ends on purpose, and parts of what it says."""
 
 import difflib
+import errno
+import os
 from collections.abc import Sequence
 
 
@@ -20,6 +22,25 @@ class TrainingError(RuntimeError):
 
     The command line prints it as one line and exits with status 3.
     """
+
+
+# What to do when one of several processes is missed.
+MISSED = (
+    "another process ended or cannot be reached; end all of them and give the same commands again: "
+    "they go on from the newest checkpoint"
+)
+
+
+_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+def no_space(error: BaseException) -> str:
+    """What an error says of a file system that takes no more; empty: it is another error.
+
+    >>> no_space(ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [28]"))
+    'No space left on device'
+    """
+    return next((text for text in _FULL if text in str(error)), "")
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

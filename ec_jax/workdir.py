@@ -125,7 +125,11 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     if _leaves_writing:
         return
     part = _part(path)
-    write(part)
+    try:
+        write(part)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
 
 
