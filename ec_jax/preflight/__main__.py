@@ -35,7 +35,7 @@ FLAGS = {
     "json": ("Where the numbers go.", "runs/preflight.json"),
 }
 LIBTPU = "libtpu==0.0.42.1"  # that of jax 0.10.2; the extra `tpu` of pyproject.toml
-# What libtpu otherwise looks for: a TPU, the network's answer what kind it is, and that it is alone.
+# Without these libtpu looks for a TPU, asks the network what kind it is, and wants to be alone.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",

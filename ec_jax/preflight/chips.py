@@ -28,8 +28,8 @@ class Chip:
       slices: the topologies there are.
       options: of the compiler, to take both cores of a chip for one device.
 
-    Sources: cloud.google.com/tpu/docs, pages v4, v5e, v5p and v6e. The interconnect of v4 is that of
-    its six links: an all-reduce bandwidth of 1.1 PB/s over the 4,096 chips of a pod.
+    Sources: cloud.google.com/tpu/docs, pages v4, v5e, v5p and v6e. The interconnect of v4 is the
+    all-reduce bandwidth of a pod, 1.1 PB/s, over its 4,096 chips.
     """
 
     hbm: float

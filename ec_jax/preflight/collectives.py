@@ -1,4 +1,4 @@
-"""What a compiled program sends from chip to chip, read from its text."""
+"""What a program sends from chip to chip, read from its text."""
 
 import dataclasses
 import math
@@ -9,7 +9,8 @@ _CALL = re.compile(rf" = (?P<type>.+?) (?P<kind>{'|'.join(_KINDS)})(?P<start>-st
 _ARRAY = re.compile(r"\b(?P<type>pred|[a-z]+(?P<bits>\d+)\w*)\[(?P<shape>[\d,]*)\]")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]")  # [groups,size]<=[devices]
-_SOURCE = re.compile(r'op_name="[^"]*?(\w+)"')
+# Of one that is cut into pieces, between which a chip computes.
+_CHAIN = re.compile(r'chain_id="(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +19,6 @@ class Collective:
 
     Attributes:
       kind: as XLA calls it.
-      source: the operation of JAX that it comes from (``psum``, ``all_gather``); of several that
-        the compiler joined, one of them.
       group: chips that exchange.
       count: how many there are.
       bytes: of their whole arrays: what an all-reduce sums, an all-gather gives, a reduce-scatter
@@ -27,7 +26,6 @@ class Collective:
     """
 
     kind: str
-    source: str
     group: int
     count: int
     bytes: int
@@ -41,7 +39,7 @@ class Collective:
 
         Source: Thakur et al. 2005, "Optimization of Collective Communication Operations in MPICH".
 
-        >>> Collective("all-reduce", "psum", 4, 1, 100).sent
+        >>> Collective("all-reduce", 4, 1, 100).sent
         150.0
         """
         if self.kind == "collective-permute":
@@ -54,29 +52,33 @@ def find(text: str, devices: int) -> list[Collective]:
     """The collectives of a program; those in the body of a loop count once.
 
     Args:
-      text: of the compiled program, ``compiled.as_text()``.
+      text: HLO, of a compiled program or of one as it was traced: ``compiled.as_text()``,
+        ``lowered.as_text(dialect="hlo")``.
       devices: on which it runs.
 
     Returns:
-      One entry for each kind, source and size of group, the largest first.
+      One entry for each kind and size of group, the largest first.
     """
-    sums: dict[tuple[str, str, int], tuple[int, int]] = {}
+    sums: dict[tuple[str, int], tuple[int, int]] = {}
+    chains = set()
     for line in text.splitlines():
         if not (call := _CALL.search(line)):
             continue
         kind, group = call["kind"], _group(line, devices)
+        if chain := _CHAIN.search(line):
+            if (kind, chain[1]) in chains:
+                continue
+            chains.add((kind, chain[1]))
         arrays = [_bytes(array) for array in _ARRAY.finditer(call["type"])]
         if call["start"] and kind == "all-gather":  # (what it reads, what it gives)
             arrays = arrays[len(arrays) // 2 :]
         elif call["start"] and kind == "collective-permute":  # and two words of its own
             arrays = arrays[1:2]
         size = sum(arrays) * (group if kind == "reduce-scatter" else 1)
-        source = _SOURCE.search(line)
-        key = kind, source[1] if source else "", group
-        count, whole = sums.get(key, (0, 0))
-        sums[key] = count + 1, whole + size
+        count, whole = sums.get((kind, group), (0, 0))
+        sums[kind, group] = count + 1, whole + size
     found = [Collective(*key, *value) for key, value in sums.items()]
-    return sorted(found, key=lambda c: (-c.bytes, c.kind, c.source, c.group))
+    return sorted(found, key=lambda c: (-c.bytes, c.kind, c.group))
 
 
 def _group(line: str, devices: int) -> int:

@@ -27,14 +27,19 @@ def compiled(program: Program, chip: Chip, devices: int) -> dict[str, Any]:
     Returns:
       ``name``; ``batch``: images of a call, on all chips; ``hbm``: bytes of ``arguments``,
       ``temporaries``, ``results`` (those that take no argument's place), ``code``, what is
-      ``held`` beside, and what is ``needed`` in all; ``fits``; and, of a program that compiles,
-      ``flops`` and ``bytes`` of a call on one chip, ``collectives`` and their ``sent`` bytes,
-      ``seconds`` by the roofline, and ``compile_seconds``.
+      ``held`` beside, and what is ``needed`` in all; ``fits``; ``written``: bytes that a chip
+      would send if the program were not made faster, for what is ``summed`` (gradients,
+      statistics, metrics) and what is ``gathered`` (of EC the candidates of its contrast, and
+      their gradients); and, of a program that compiles, ``flops`` and ``bytes`` of a call on one
+      chip, ``collectives`` and the bytes ``sent`` for them, ``seconds`` by the roofline, and
+      ``compile_seconds``.
     """
     began = time.monotonic()
     found = {"name": program.name, "batch": program.batch}
+    lowered = program.function.lower(*program.arguments)
+    found["written"] = _written(collectives.find(lowered.as_text(dialect="hlo"), devices))
     try:
-        made = program.function.lower(*program.arguments).compile()
+        made = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -56,17 +61,11 @@ def compiled(program: Program, chip: Chip, devices: int) -> dict[str, Any]:
     }
 
 
-def gathered(collectives: Iterable[dict[str, Any]]) -> int:
-    """Bytes that a chip sends for what is gathered from all: of EC those of its contrast.
-
-    Whatever else is exchanged is a sum, of gradients, of statistics or of a metric.
-    """
-    return sum(
-        c["sent"]
-        for c in collectives
-        if c["kind"] in ("all-gather", "reduce-scatter")
-        or c["source"] in ("all_gather", "reduce_scatter")
-    )
+def _written(found: Iterable[collectives.Collective]) -> dict[str, int]:
+    sums = {"summed": 0.0, "gathered": 0.0}
+    for one in found:
+        sums["summed" if one.kind == "all-reduce" else "gathered"] += one.sent
+    return {name: round(size) for name, size in sums.items()}
 
 
 def _hbm(program: Program, memory: Any) -> dict[str, int]:

@@ -21,8 +21,8 @@ from ec_jax.data import splits
 from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError
 from ec_jax.evaluation import cka, measure, suite
-from ec_jax.methods import Method
-from ec_jax.models.network import Network, Variables
+from ec_jax.methods import Context, Method
+from ec_jax.models.network import Network
 from ec_jax.preflight import chips
 from ec_jax.training import prepare
 from ec_jax.training.optimizer import make_optimizer
@@ -32,6 +32,7 @@ from ec_jax.training.steps import make_program, make_reads
 
 # Stages whose steps differ; oracle and proxy train as the original does.
 TRAININGS = ("original", "modules", "unlearn")
+_A_FEW = 8  # images that a method prepares itself with
 _A_CLASS = 1000  # training images of a class, where the set has not been counted
 
 
@@ -83,8 +84,8 @@ class Unread(scenario_lib.Scenario):
         data = Dataset(
             config.data.name, self.class_names, np.zeros((0, *shape), np.uint8), *[nothing] * 5
         )
-        kept = None
-        if count and not config.data.image_size and count * math.prod(shape) <= scenario_lib.RESIDENT:
+        kept, size = None, math.prod((count or 0, *shape))
+        if 0 < size <= scenario_lib.RESIDENT and not self.pictures:
             kept = {"image": ((count, *shape), np.uint8), "label": ((count,), np.int32)}
             kept = {k: placed(mesh, jax.ShapeDtypeStruct(*v)) for k, v in kept.items()}
         # In the places of the properties of the same names, which would read the data.
@@ -185,42 +186,54 @@ def _start(
     scenario: Unread, training: Training, network: Network
 ) -> tuple[Training, Any, Any, Any]:
     """The training with its method's parameters, the optimizer, and shapes of state and extras."""
-    made = {}
+    made, method = {}, training.method
 
     def start():
-        variables, extras, found = network.init(jax.random.key(0), scenario.image_shape), {}, training
-        if method := training.method:
-            names = ("original", *method.needs)
-            models = {name: _zeros(scenario.model_shapes()) for name in names}
-            context = prepare.context(scenario, models, _batches(scenario))
+        variables, found = network.init(jax.random.key(0), scenario.image_shape), training
+        if method:
+            context = _context(scenario, method)
             found, variables = prepare.with_parameters(training, variables, context)
-            extras = method.prepare(context)
         recipe = scenario.config[found.group].optimizer
         optimizer = make_optimizer(recipe, found.steps, head_only=found.head_only)
         made.update(training=found, optimizer=optimizer)
-        return create(network, variables, optimizer, found.trained, tuple(found.streams)), extras
+        return create(network, variables, optimizer, found.trained, tuple(found.streams))
 
-    try:
-        state, extras = jax.eval_shape(start)
-    except jax.errors.JAXTypeError as error:  # it looks at numbers that are not there
-        name = scenario.config.method
-        remedy = "what it prepares depends on the data, which are not read here; leave out unlearn"
-        raise InputError("method", name, f"{remedy}, or take another method") from error
+    state = jax.eval_shape(start)
+    extras = _extras(scenario, method) if method else {}
     return made["training"], made["optimizer"], state, extras
 
 
-def _zeros(shapes: Variables) -> Variables:
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+def _extras(scenario: Unread, method: Method) -> Any:
+    """Shapes of what a method prepares; where those hang on numbers, it is done with zeros.
+
+    Raises:
+      InputError: of zeros it cannot be.
+    """
+    try:
+        return jax.eval_shape(lambda: method.prepare(_context(scenario, method)))
+    except jax.errors.JAXTypeError:
+        pass
+    try:
+        return method.prepare(_context(scenario, method))
+    except (ArithmeticError, LookupError, ValueError) as error:
+        remedy = "what it prepares depends on the data, which are not read here; leave out unlearn"
+        name = scenario.config.method
+        raise InputError("method", name, f"{remedy}, or take another method") from error
 
 
-def _batches(scenario: Unread) -> Any:
-    """As ``methods.Context.batches``: of every pass one batch."""
+def _context(scenario: Unread, method: Method) -> Context:
+    """What a method is given, all of it zeros, and of every pass over the images a few."""
 
     def batches(split, size):
-        count = min(size, len(scenario.splits[split]))
-        yield jnp.zeros((count, *scenario.image_shape)), np.zeros(count, np.int32)
+        count = min(size, len(scenario.splits[split]), _A_FEW)
+        labels = np.arange(count, dtype=np.int32) % len(scenario.class_names)
+        yield jnp.zeros((count, *scenario.image_shape)), labels
 
-    return batches
+    def zeros():
+        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), scenario.model_shapes())
+
+    models = {name: zeros() for name in ("original", *method.needs)}
+    return prepare.context(scenario, models, batches)
 
 
 def _batch(scenario: Unread, size: int) -> Any:
@@ -259,7 +272,8 @@ def _evaluation(scenario: Unread) -> list[Program]:
 def _size(tree: Any) -> int:
     """Bytes of shapes on one device."""
     return sum(
-        math.prod(a.sharding.shard_shape(a.shape)) * _itemsize(a.dtype) for a in jax.tree.leaves(tree)
+        math.prod(a.sharding.shard_shape(a.shape)) * _itemsize(a.dtype)
+        for a in jax.tree.leaves(tree)
     )
 
 

@@ -1,4 +1,4 @@
-"""Preflight in words and in JSON: every program compiled, and what would make one fit that does not.
+"""Preflight in words and in JSON: every program compiled, and what would make it fit.
 
 ``SCHEMA`` counts the changes of what the file says.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from ec_jax import config as config_lib
 from ec_jax.errors import InputError
 from ec_jax.preflight import chips, programs
-from ec_jax.preflight.compiled import compiled, gathered
+from ec_jax.preflight.compiled import compiled
 
 SCHEMA = 1
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax")
@@ -113,10 +113,10 @@ def text(found: Mapping[str, Any]) -> str:
         f"{found['chips']} chips with {capacity / chips.GIB:.2f} GiB of memory each",
         "",
         f"{'':24}{'images':>8}{'------- GiB of a chip -------':>35}{'a chip and call':>24}"
-        f"{'--- ms at least, of ---':>26}",
+        f"{'--- ms at least, of ---':>26}{'seconds':>9}",
         f"{'':24}{'a call':>8}{'arguments':>11}{'temporary':>11}{'needed':>13}"
         f"{'GFLOP':>9}{'GB':>7}{'MB sent':>8}"
-        f"{'compute':>9}{'memory':>8}{'links':>9}  binds",
+        f"{'compute':>9}{'memory':>8}{'links':>9}{'compiled':>9}  binds",
     ]
     lines += [_row(p) for p in found["programs"]]
     lines += ["", *(_exchanged(p) for p in found["programs"] if p.get("collectives"))]
@@ -125,17 +125,17 @@ def text(found: Mapping[str, Any]) -> str:
 
 def _row(program: Mapping[str, Any]) -> str:
     hbm, start = program["hbm"], f"{program['name'][:23]:24}{program['batch']:>8}"
-    sizes = [_gib(hbm[k]) if hbm.get(k) is not None else "?" for k in ("arguments", "temporaries")]
-    sizes = [s if k in hbm else "?" for s, k in zip(sizes, ("arguments", "temporaries"), strict=True)]
+    sizes = [_gib(hbm[k]) if k in hbm else "?" for k in ("arguments", "temporaries")]
     needed = _gib(hbm["needed"]) if hbm["needed"] is not None else "too much"
     start += f"{sizes[0]:>11}{sizes[1]:>11}{needed:>13}"
     if "seconds" not in program:
         return f"{start}  does not compile: it does not fit"
     ms = {name: f"{1e3 * program['seconds'][name]:.2f}" for name in chips.BOUNDS}
+    after = f"{program['seconds']['binds']}{'' if program['fits'] else '; does not fit'}"
     return (
-        f"{start}{program['flops'] / 1e9:>9.1f}{program['bytes'] / 1e9:>7.2f}"
-        f"{program['sent'] / 1e6:>8.1f}{ms['compute']:>9}{ms['hbm']:>8}{ms['interconnect']:>9}  "
-        f"{program['seconds']['binds']}{'' if program['fits'] else '; does not fit'}"
+        f"{start}{program['flops'] / 1e9:>9.3g}{program['bytes'] / 1e9:>7.3g}"
+        f"{program['sent'] / 1e6:>8.1f}{ms['compute']:>9}{ms['hbm']:>8}{ms['interconnect']:>9}"
+        f"{program['compile_seconds']:>9.1f}  {after}"
     )
 
 
@@ -145,13 +145,12 @@ def _gib(size: float) -> str:
 
 def _exchanged(program: Mapping[str, Any]) -> str:
     parts = [
-        f"{c['count']} {c['kind']} ({c['source']}) of {c['bytes'] / 1e6:.2f} MB"
-        for c in program["collectives"]
+        f"{c['count']} {c['kind']} of {c['bytes'] / 1e6:.2f} MB" for c in program["collectives"]
     ]
-    share = gathered(program["collectives"]) / program["sent"] if program["sent"] else 0.0
-    gathers = f"; {100 * share:.1f} % of what is sent is gathered" if share else ""
-    took = f"compiled in {program['compile_seconds']} s"
-    return f"{program['name']}: {', '.join(parts)}{gathers}; {took}"
+    written = program["written"]
+    share = 100 * written["gathered"] / max(sum(written.values()), 1)
+    gathers = f"; {share:.1f} % of what is sent is gathered, the rest are sums" if share else ""
+    return f"{program['name']}: {', '.join(parts)}{gathers}"
 
 
 def _outcome(found: Mapping[str, Any]) -> str:
