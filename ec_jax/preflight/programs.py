@@ -92,9 +92,10 @@ class Unread(scenario_lib.Scenario):
         self.__dict__ |= {
             "data": data,
             "splits": {"forget_train": np.arange(gone), "retain_train": np.arange(nominal - gone)},
-            "moments": (np.zeros(shape[2], np.float32), np.ones(shape[2], np.float32)),
             "resident": kept,
         }
+        if config.data.normalize == "data":
+            self.__dict__["moments"] = np.zeros(shape[2], np.float32), np.ones(shape[2], np.float32)
 
     @property
     def pictures(self) -> bool:
