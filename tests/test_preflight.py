@@ -235,15 +235,14 @@ def test_a_config_that_fits(tmp_path):
     assert (unlearn["name"], unlearn["batch"]) == ("unlearn", 96)
     assert (evaluate["name"], evaluate["batch"]) == ("evaluate", 252)
     n, points, width = 4, 3, 16
-    # Embeddings of candidates there, their gradients back, and labels.
-    modules = (points - 1) * 128 + width
-    gathered = (n - 1) / n * 4 * (32 + 64) * (2 * modules + points)
+    # Of every point and candidate: its embedding there, the gradient back, and its label.
+    gathered = (n - 1) / n * points * (32 + 64) * 4 * (2 * width + 1)
     assert unlearn["written"]["gathered"] == gathered
     assert unlearn["written"]["summed"] > 0
     assert evaluate["written"] == {"summed": 0, "gathered": 0}
     for program in found["programs"]:
         hbm = program["hbm"]
-        assert 0 < hbm["temporaries"] < hbm["needed"] < found["chip"]["hbm_bytes"]
+        assert 0 <= hbm["temporaries"] < hbm["needed"] < found["chip"]["hbm_bytes"]
         assert hbm["needed"] == sum(size for name, size in hbm.items() if name != "needed")
         assert program["seconds"]["compute"] == pytest.approx(program["flops"] / 197e12)
         assert program["seconds"]["binds"] in chips.BOUNDS
@@ -289,7 +288,10 @@ def test_what_cannot_be_is_refused_before_anything_is_compiled(flags, says):
 
 
 def test_a_missing_compiler_is_told_with_its_command():
-    before = "import importlib.util\nimportlib.util.find_spec = lambda name: None"
+    before = (
+        "import importlib.util as u\nfind = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'libtpu' else find(name, *a)"
+    )
     flags = ("--config=configs/digits.py", "--topology=v5e:2x2")
     says = ("--topology = 'v5e:2x2'", "pip install libtpu==")
     refused(*flags, says=says, module="ec_jax.preflight", before=before)
