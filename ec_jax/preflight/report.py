@@ -105,38 +105,46 @@ def _word(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+# (title, unit, width, what a program says of it); everything but the images is a chip's, of a call.
+_COLUMNS = (
+    ("images", "a call", 8, lambda p: f"{p['batch']:,}"),
+    ("arguments", "GiB", 11, lambda p: _gib(p["hbm"]["arguments"])),
+    ("temporary", "GiB", 11, lambda p: _gib(p["hbm"]["temporaries"])),
+    ("needed", "GiB", 9, lambda p: _gib(p["hbm"]["needed"])),
+    ("work", "GFLOP", 9, lambda p: f"{p['flops'] / 1e9:.3g}"),
+    ("moved", "GB", 8, lambda p: f"{p['bytes'] / 1e9:.3g}"),
+    ("sent", "MB", 8, lambda p: f"{p['sent'] / 1e6:.3g}"),
+    *((n, "ms", len(n) + 4, lambda p, n=n: f"{1e3 * p['seconds'][n]:.3f}") for n in chips.BOUNDS),
+    ("compiled", "s", 10, lambda p: f"{p['compile_seconds']:.1f}"),
+)
+
+
 def text(found: Mapping[str, Any]) -> str:
     """What is printed: a row a program, what it exchanges, and the outcome."""
-    capacity = found["chip"]["hbm_bytes"]
+    capacity, rows = found["chip"]["hbm_bytes"], found["programs"]
+    first = max(len(p["name"]) for p in rows)
     lines = [
         f"{found['model']}, {found['dtype']}, method {found['method']}, on {found['topology']}: "
-        f"{found['chips']} chips with {capacity / chips.GIB:.2f} GiB of memory each",
+        f"{found['chips']} chips with {_gib(capacity)} GiB of memory each",
         "",
-        f"{'':24}{'images':>8}{'------- GiB of a chip -------':>35}{'a chip and call':>24}"
-        f"{'--- ms at least, of ---':>26}{'seconds':>9}",
-        f"{'':24}{'a call':>8}{'arguments':>11}{'temporary':>11}{'needed':>13}"
-        f"{'GFLOP':>9}{'GB':>7}{'MB sent':>8}"
-        f"{'compute':>9}{'memory':>8}{'links':>9}{'compiled':>9}  binds",
+        " " * first + "".join(f"{title:>{width}}" for title, _, width, _ in _COLUMNS) + "  binds",
+        " " * first + "".join(f"{unit:>{width}}" for _, unit, width, _ in _COLUMNS),
+        *(f"{p['name']:{first}}{_row(p)}" for p in rows),
+        "",
+        *(_exchanged(p) for p in rows if p.get("collectives")),
+        "",
+        _outcome(found),
     ]
-    lines += [_row(p) for p in found["programs"]]
-    lines += ["", *(_exchanged(p) for p in found["programs"] if p.get("collectives"))]
-    return "\n".join([*lines, "", _outcome(found)])
+    return "\n".join(lines)
 
 
 def _row(program: Mapping[str, Any]) -> str:
-    hbm, start = program["hbm"], f"{program['name'][:23]:24}{program['batch']:>8}"
-    sizes = [_gib(hbm[k]) if k in hbm else "?" for k in ("arguments", "temporaries")]
-    needed = _gib(hbm["needed"]) if hbm["needed"] is not None else "too much"
-    start += f"{sizes[0]:>11}{sizes[1]:>11}{needed:>13}"
     if "seconds" not in program:
-        return f"{start}  does not compile: it does not fit"
-    ms = {name: f"{1e3 * program['seconds'][name]:.2f}" for name in chips.BOUNDS}
-    after = f"{program['seconds']['binds']}{'' if program['fits'] else '; does not fit'}"
-    return (
-        f"{start}{program['flops'] / 1e9:>9.3g}{program['bytes'] / 1e9:>7.3g}"
-        f"{program['sent'] / 1e6:>8.1f}{ms['compute']:>9}{ms['hbm']:>8}{ms['interconnect']:>9}"
-        f"{program['compile_seconds']:>9.1f}  {after}"
-    )
+        needed = program["hbm"]["needed"]
+        asked = f": {_gib(needed)} GiB are asked for" if needed else ""
+        return f"{program['batch']:>8,}  is not compiled, as it does not fit{asked}"
+    row = "".join(f"{value(program):>{width}}" for _, _, width, value in _COLUMNS)
+    return f"{row}  {program['seconds']['binds']}{'' if program['fits'] else ', does not fit'}"
 
 
 def _gib(size: float) -> str:
