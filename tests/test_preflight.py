@@ -255,7 +255,7 @@ def test_a_config_that_fits(tmp_path):
 @pytest.mark.slow
 def test_a_config_that_does_not_fit_names_what_would():
     # Every anchor is compared with every candidate of all chips.
-    sizes = ("--config.data.forget_batch_size=65536", "--config.data.retain_batch_size=65536")
+    sizes = ("--config.data.forget_batch_size=32768", "--config.data.retain_batch_size=32768")
     flags = ("--topology=v5e:1x1", "--config.stages=unlearn", *sizes)
     done = preflight(*SMALL, *flags)
     assert done.returncode == 1, done

@@ -14,6 +14,13 @@ from ec_jax.preflight import chips, programs
 from ec_jax.preflight.compiled import compiled
 
 SCHEMA = 1
+# The batches that a stage's programs read.
+_READ = {
+    "original": ("batch_size",),
+    "modules": ("batch_size",),
+    "unlearn": ("retain_batch_size", "forget_batch_size"),
+    "evaluate": ("eval_batch_size",),
+}
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax")
 
 
@@ -71,7 +78,7 @@ def _compiled(
 def _remedy(config: Any, topology: str, failed: Collection[str]) -> dict[str, Any]:
     """The first change with which all that does not fit does, and those that were tried before."""
     tried = []
-    for changes, there in _candidates(config, topology):
+    for changes, there in _candidates(config, topology, failed):
         flags = [f"--config.{field}={_word(value)}" for field, value in changes.items()]
         flags += [f"--topology={there}"] if there != topology else []
         changed = config.copy_and_resolve_references().unlock()
@@ -87,18 +94,25 @@ def _remedy(config: Any, topology: str, failed: Collection[str]) -> dict[str, An
     return {"flags": None, "tried": tried}
 
 
-def _candidates(config: Any, topology: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _candidates(
+    config: Any, topology: str, failed: Collection[str]
+) -> Iterator[tuple[dict[str, Any], str]]:
     """Changes from the one that costs least: time, digits, smaller batches, more chips."""
+
+    def cut(by: int) -> dict[str, int]:
+        sizes = {n: config.data[n] for name in failed for n in _READ[name.partition(" ")[0]]}
+        return {f"data.{name}": size // by for name, size in sizes.items() if size >= by}
+
     remat = {} if config.model.remat else {"model.remat": True}
     narrow = {} if config.model.dtype == "bfloat16" else {"model.dtype": "bfloat16"}
-    half = {f"data.{n}": config.data[n] // 2 for n in chips.BATCHES if config.data[n] > 1}
-    for changes in (remat, narrow, remat | narrow, half, remat | narrow | half):
-        if changes:
-            yield changes, topology
+    both = remat | narrow
+    found = [(changes, topology) for changes in (remat, narrow, both, cut(2), both | cut(2))]
     if there := chips.larger(topology):
-        yield {}, there
-        if remat | narrow:
-            yield remat | narrow, there
+        found += [({}, there), (both, there)]
+    found += [(both | cut(by), topology) for by in (4, 8)]
+    for i, candidate in enumerate(found):
+        if candidate not in found[:i] and candidate != ({}, topology):
+            yield candidate
 
 
 def _word(value: Any) -> str:
