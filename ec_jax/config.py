@@ -110,8 +110,12 @@ def _rules() -> dict[str, Any]:
     return found
 
 
-def validate(config: Any) -> None:
+def validate(config: Any, *, data_there: bool = True) -> None:
     """Checks every field, alone and against the others.
+
+    Args:
+      config: complete.
+      data_there: the sets are looked for, too.
 
     Raises:
       InputError: names the first field that cannot work, its value and the remedy.
@@ -127,7 +131,8 @@ def validate(config: Any) -> None:
         check_contrast(config, data_config.labels(config, request))
     if config.parallel.devices:
         check_batches(config, config.parallel.devices)
-    data_config.check_there(config)  # last: it takes the longest
+    if data_there:
+        data_config.check_there(config)  # last: it takes the longest
 
 
 def check_contrast(config: Any, forgotten: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ LAYERS = [
     {"report"},
     {"pipeline", "own"},
     {"cells", "sequence"},
-    {"main", "audit", "compare", "sweep", "convert"},
+    {"main", "audit", "compare", "sweep", "convert", "preflight"},
     {"tune"},
 ]
 # Rooms of one layer that know nothing of each other.
