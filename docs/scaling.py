@@ -18,7 +18,7 @@ from docs.study import ROOT
 from ec_jax.preflight.chips import CHIPS, GIB
 
 PAGE, FILES = ROOT / "docs" / "scaling.md", ROOT / "docs" / "results" / "preflight"
-CONFIGS = ("imagenet_resnet50", "imagenet_swin_tiny")
+CONFIGS = ("digits", "imagenet_resnet50", "imagenet_swin_tiny")
 # In the order in which they are compiled: the ends of the range first.
 TOPOLOGIES = (
     "v5e:2x4",
@@ -109,12 +109,16 @@ def _row(found: Mapping[str, Any], program: Mapping[str, Any]) -> list[str]:
     return [
         *start,
         *(f"{hbm[k] / GIB:.2f}" for k in ("needed", "temporaries")),
-        f"{program['flops'] / 1e9:.0f}",
-        f"{program['bytes'] / 1e9:.1f}",
-        *(f"{n / 1e6:.1f}" for n in (program["sent"], written["summed"], written["gathered"])),
-        *(f"{1e3 * seconds[k]:.2f}" for k in ("compute", "hbm", "interconnect")),
+        *(_short(program[k] / 1e9) for k in ("flops", "bytes")),
+        *(_short(n / 1e6) for n in (program["sent"], written["summed"], written["gathered"])),
+        *(_short(1e3 * seconds[k]) for k in ("compute", "hbm", "interconnect")),
         seconds["binds"],
     ]
+
+
+def _short(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":
