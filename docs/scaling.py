@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.study import ROOT
+from ec_jax.preflight import report
 from ec_jax.preflight.chips import CHIPS, GIB
 
 PAGE, FILES = ROOT / "docs" / "scaling.md", ROOT / "docs" / "results" / "preflight"
@@ -32,6 +33,7 @@ TOPOLOGIES = (
     "v5e:4x8",
     "v5e:8x16",
 )
+EXAMPLE = FILES / "example.json"  # of all stages
 MEANT = 8  # chips that the configs' batches are taken to be for
 STAGES = "unlearn,evaluate"
 _COLUMNS = (
@@ -75,13 +77,15 @@ def run() -> None:
 
 
 def page() -> str:
-    """The page with tables of what the files say."""
+    """The page with what the files say."""
     text = PAGE.read_text()
-    for config in CONFIGS:
-        for stage in STAGES.split(","):
-            start, end = f"<!-- {config} {stage} -->\n", "<!-- end -->"
-            before, _, rest = text.partition(start)
-            text = f"{before}{start}{_table(config, stage)}{end}{rest.partition(end)[2]}"
+    printed = report.text(json.loads(EXAMPLE.read_text()))
+    parts = {"example": f"```text\n{printed}\n```\n"}
+    parts |= {f"{c} {stage}": _table(c, stage) for c in CONFIGS for stage in STAGES.split(",")}
+    for name, part in parts.items():
+        start, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}{part}{end}{rest.partition(end)[2]}"
     return text
 
 
