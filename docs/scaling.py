@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from docs.study import ROOT
+from ec_jax.preflight import report
 from ec_jax.preflight.chips import CHIPS, GIB
 
 PAGE, FILES = ROOT / "docs" / "scaling.md", ROOT / "docs" / "results" / "preflight"
-CONFIGS = ("imagenet_resnet50", "imagenet_swin_tiny")
+CONFIGS = ("digits", "imagenet_resnet50", "imagenet_swin_tiny")
 # In the order in which they are compiled: the ends of the range first.
 TOPOLOGIES = (
     "v5e:2x4",
@@ -32,6 +33,7 @@ TOPOLOGIES = (
     "v5e:4x8",
     "v5e:8x16",
 )
+EXAMPLE = FILES / "example.json"  # of all stages
 MEANT = 8  # chips that the configs' batches are taken to be for
 STAGES = "unlearn,evaluate"
 _COLUMNS = (
@@ -75,13 +77,15 @@ def run() -> None:
 
 
 def page() -> str:
-    """The page with tables of what the files say."""
+    """The page with what the files say."""
     text = PAGE.read_text()
-    for config in CONFIGS:
-        for stage in STAGES.split(","):
-            start, end = f"<!-- {config} {stage} -->\n", "<!-- end -->"
-            before, _, rest = text.partition(start)
-            text = f"{before}{start}{_table(config, stage)}{end}{rest.partition(end)[2]}"
+    printed = report.text(json.loads(EXAMPLE.read_text()))
+    parts = {"example": f"```text\n{printed}\n```\n"}
+    parts |= {f"{c} {stage}": _table(c, stage) for c in CONFIGS for stage in STAGES.split(",")}
+    for name, part in parts.items():
+        start, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}{part}{end}{rest.partition(end)[2]}"
     return text
 
 
@@ -109,12 +113,16 @@ def _row(found: Mapping[str, Any], program: Mapping[str, Any]) -> list[str]:
     return [
         *start,
         *(f"{hbm[k] / GIB:.2f}" for k in ("needed", "temporaries")),
-        f"{program['flops'] / 1e9:.0f}",
-        f"{program['bytes'] / 1e9:.1f}",
-        *(f"{n / 1e6:.1f}" for n in (program["sent"], written["summed"], written["gathered"])),
-        *(f"{1e3 * seconds[k]:.2f}" for k in ("compute", "hbm", "interconnect")),
+        *(_short(program[k] / 1e9) for k in ("flops", "bytes")),
+        *(_short(n / 1e6) for n in (program["sent"], written["summed"], written["gathered"])),
+        *(_short(1e3 * seconds[k]) for k in ("compute", "hbm", "interconnect")),
         seconds["binds"],
     ]
+
+
+def _short(value: float) -> str:
+    """Three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def _word(value: Any) -> str:
 
 # (title, unit, width, what a program says of it); everything but the images is a chip's, of a call.
 _COLUMNS = (
-    ("images", "a call", 8, lambda p: f"{p['batch']:,}"),
+    ("images", "a call", 12, lambda p: f"{p['batch']:,}"),
     ("arguments", "GiB", 11, lambda p: _gib(p["hbm"]["arguments"])),
     ("temporary", "GiB", 11, lambda p: _gib(p["hbm"]["temporaries"])),
     ("needed", "GiB", 9, lambda p: _gib(p["hbm"]["needed"])),
@@ -156,7 +156,7 @@ def _row(program: Mapping[str, Any]) -> str:
     if "seconds" not in program:
         needed = program["hbm"]["needed"]
         asked = f": {_gib(needed)} GiB are asked for" if needed else ""
-        return f"{program['batch']:>8,}  is not compiled, as it does not fit{asked}"
+        return f"{program['batch']:>12,}  is not compiled, as it does not fit{asked}"
     row = "".join(f"{value(program):>{width}}" for _, _, width, value in _COLUMNS)
     return f"{row}  {program['seconds']['binds']}{'' if program['fits'] else ', does not fit'}"
 
