@@ -157,7 +157,7 @@ def load(spec: str) -> ConfigDict:
       InputError: no such file, or no config in it; ml_collections would answer with a traceback.
     """
     path, colon, scenario = spec.partition(":")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         known = [*Path(path).parent.glob("*.py"), *Path("configs").glob("*.py")]
         hint = nearest(path, map(str, known)) if known else "give a file, e.g. configs/digits.py"
         raise InputError("--config", spec, f"no such file; {hint}")

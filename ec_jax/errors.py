@@ -1,7 +1,10 @@
 """The two ways in which a run ends on purpose."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable
+
+_VALUE = 200  # characters of a value that a message repeats
+_COMPARED = 100  # characters of a name by which the nearest is found
 
 
 class InputError(ValueError):
@@ -11,7 +14,7 @@ class InputError(ValueError):
     """
 
     def __init__(self, field: str, value: object, remedy: str):
-        super().__init__(f"{field} = {value!r}: {remedy}")
+        super().__init__(f"{shortened(field, _VALUE)} = {shortened(repr(value), _VALUE)}: {remedy}")
         self.remedy = remedy
 
 
@@ -22,6 +25,28 @@ class TrainingError(RuntimeError):
     """
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A question that offers the nearest name."""
-    return f"did you mean {difflib.get_close_matches(name, list(names), 1, 0.0)[0]!r}?"
+def nearest(name: object, names: Iterable[object]) -> str:
+    """A question that offers the nearest name; empty where there is none."""
+    near = difflib.get_close_matches(str(name)[:_COMPARED], list(map(str, names)), 1, 0.0)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text with an ellipsis for its middle, if it is longer than so many characters.
+
+    >>> shortened("abcdefghij", 5)
+    'ab…ij'
+    """
+    half = (limit - 1) // 2
+    return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what a terminal would act on: control and format characters.
+
+    Names in files may hold them, and what they make of a terminal is not what is written.
+
+    >>> printable("a\\x1b[31m") == r"a\x1b[31m"
+    True
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,10 +1,14 @@
 """The config of a method: its own group, and what its recipe says of other fields."""
 
+import re
 from collections.abc import Collection
 from typing import Any
 
 from ec_jax import registry
 from ec_jax.errors import InputError, nearest
+
+# Of a method; ``ec_jax.tune`` names a folder by it.
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def add_methods(config: Any) -> None:
@@ -61,7 +65,7 @@ def check_method(name: Any, field: str = "method") -> None:
     Raises:
       InputError: neither a name of ``registry.names()`` nor a path.
     """
-    if isinstance(name, str) and (name in registry.names() or ":" in name):
+    if isinstance(name, str) and (name in registry.names() or _PATH.fullmatch(name)):
         return
     near = f"{nearest(name, registry.names())} " if isinstance(name, str) else ""
     listed = ", ".join(registry.names())

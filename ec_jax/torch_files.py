@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ec_jax.errors import InputError, nearest
-from ec_jax.workdir import contents, write_whole
+from ec_jax.workdir import check_path, contents, write_whole
 
 _SAFE = (2, 6)  # torch before it runs code in crafted files (CVE-2025-32434)
 _COUNTERS = ("n_averaged",)  # beside the weights of PyTorch's AveragedModel
@@ -77,7 +77,7 @@ def read(path: str | Path, key: str = "") -> Weights:
       InputError: no such file, one that holds more than weights, or no weights.
     """
     path = Path(os.path.expanduser(path))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError("FILE", str(path), "no such file; give a file of weights")
     if path.suffix not in SUFFIXES:
         raise InputError("FILE", str(path), f"is none of {', '.join(SUFFIXES)}; rename it")
@@ -230,7 +230,8 @@ def check_out(path: Path) -> None:
     """
     if path.suffix not in (".safetensors", ".pth"):
         raise InputError("--out", str(path), "end it with .safetensors or .pth")
-    if path.exists():
+    check_path(path, "--out")
+    if os.path.lexists(path):
         raise InputError("--out", str(path), "is there already; choose another name")
     contents(path.parent, "--out")
 
