@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-_VALUE = 200  # characters of a value that a message repeats
+_VALUE = 400  # characters of a value that a message repeats
 _COMPARED = 100  # characters of a name by which the nearest is found
 
 
@@ -14,7 +14,9 @@ class InputError(ValueError):
     """
 
     def __init__(self, field: str, value: object, remedy: str):
-        super().__init__(f"{shortened(field, _VALUE)} = {shortened(repr(value), _VALUE)}: {remedy}")
+        super().__init__(
+            f"{shortened(str(field), _VALUE)} = {shortened(repr(value), _VALUE)}: {remedy}"
+        )
         self.remedy = remedy
 
 
@@ -42,11 +44,11 @@ def shortened(text: str, limit: int) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with escapes for what a terminal would act on: control and format characters.
+    r"""The text with escapes for what a terminal would act on: control and format characters.
 
     Names in files may hold them, and what they make of a terminal is not what is written.
 
-    >>> printable("a\\x1b[31m") == r"a\x1b[31m"
-    True
+    >>> print(printable("a" + chr(27) + "[31m"))
+    a\x1b[31m
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

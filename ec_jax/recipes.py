@@ -43,16 +43,33 @@ def complete(config: Any, kept: Collection[str] = ()) -> Any:
     Raises:
       InputError: there is no such method.
     """
-    check_method(config.method)
+    check_method(config.get("method"))
     out = config.copy_and_resolve_references().unlock()
-    of_file = out.get("recipes", {}).get(config.method, {})
-    found = {**registry.recipe(config.method), **flatten(of_file)}
+    found = {**registry.recipe(config.method), **_of_file(out)}
     out.recipes = {}
     _add_group(out, config.method)
     for field, value in found.items():
         if field not in kept:
-            out.update_from_flattened_dict({field: value})
+            _set(out, field, value)
     return out.lock()
+
+
+def _of_file(config: Any) -> dict[str, Any]:
+    """{dotted field: value} that the config file says of its method."""
+    recipes = config.get("recipes", {})
+    found = recipes.get(config.method, {}) if hasattr(recipes, "keys") else recipes
+    if not hasattr(found, "keys"):
+        raise InputError("recipes", found, "give {method: {field: value}}")
+    return flatten(found)
+
+
+def _set(config: Any, field: str, value: Any) -> None:
+    try:
+        config.update_from_flattened_dict({field: value})
+    except (KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        remedy = f"a recipe cannot set it ({reason}); correct the config file"
+        raise InputError(field, value, remedy) from error
 
 
 def check_method(name: Any, field: str = "method") -> None:

@@ -133,6 +133,8 @@ def load_rows(path: str, config: Any) -> dict[str, dict[str, Any]]:
     except (Exception, SystemExit) as error:
         remedy = f"get_rows(config): {type(error).__name__}: {error}; correct the file"
         raise InputError("--sweep", path, remedy) from error
+    if not rows:
+        raise InputError("--sweep", path, "get_rows(config) gives no row; give one")
     for row in rows:
         if not _NAME.fullmatch(row) or "-seed" in row:
             remedy = f"the row {row!r} names files; at most 100 letters, digits and _ + - . =, the "

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def _pickled(path: Path) -> Any:
     if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < _SAFE:
         remedy = f"torch {torch.__version__} may run what is in it; install 2.6 or newer"
         raise InputError("FILE", str(path), remedy)
+    _check_size(path)
     try:
         # Beside tensors and plain values what training scripts save; none of it can run anything.
         allowed = torch.serialization.safe_globals([argparse.Namespace, *_numpys()])
@@ -122,6 +124,20 @@ def _pickled(path: Path) -> Any:
         raise InputError("FILE", str(path), remedy) from error
     except _BROKEN as error:
         raise _unreadable(path, error) from error
+
+
+def _check_size(path: Path) -> None:
+    """Refuses an archive that is larger inside than outside; PyTorch compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if inside > 2 * path.stat().st_size:
+        remedy = f"is compressed, and holds {inside} bytes; save it anew by torch.save"
+        raise InputError("FILE", str(path), remedy)
 
 
 def _numpys() -> list[Any]:

@@ -88,9 +88,13 @@ def check_path(path: Path, field: str) -> None:
       InputError: a part is too long, or holds bytes that are no text, or control characters.
     """
     if not str(path).isprintable():
-        raise InputError(field, str(path), "holds what cannot be printed; choose another name")
+        raise InputError(field, str(path), "cannot be printed; choose another name")
     if len(os.fsencode(path)) > 4 * _NAME or any(len(os.fsencode(p)) > _NAME for p in path.parts):
-        raise InputError(field, str(path), f"is too long; names of at most {_NAME} bytes")
+        raise InputError(
+            field,
+            str(path),
+            f"cannot be written (a name of over {_NAME} bytes); shorten it, or choose another folder",
+        )
 
 
 def _check_same(found: dict, wanted: dict, workdir: Path) -> None:

@@ -3,7 +3,7 @@
     python tests/forks.py < CALLS > RESULTS
 
 CALLS is JSON: a list of {"module", "arguments", "cwd"}; RESULTS has {"status", "out", "err"} each,
-of ``python -m MODULE ARGUMENTS`` in that folder. A command that hangs ends with status 124.
+of ``python -m MODULE ARGUMENTS`` in that folder; where the module is ``-c``, of the code. A command that hangs ends with status 124.
 """
 
 import importlib
@@ -78,7 +78,10 @@ def _become(module, arguments, cwd, out, err):
         os.chdir(cwd)
         sys.argv = [module, *arguments]
         sys.modules.pop(module, None)
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if module == "-c":
+            exec(arguments[0], {"__name__": "__main__"})
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
