@@ -86,6 +86,7 @@ def _define(own: Mapping[str, tuple[str, str]]) -> None:
                 "config",
                 None,
                 "A file with get_config(), e.g. configs/digits.py.",
+                flags.FLAGS,
                 lock_config=True,
             )
     except (flags.Error, ValueError) as error:
@@ -93,7 +94,7 @@ def _define(own: Mapping[str, tuple[str, str]]) -> None:
     if said.getvalue():
         command.end(2, f"--flagfile: {said.getvalue()}")
     for name, (meaning, _) in own.items():
-        flags.DEFINE_string(name, None, meaning)
+        flags.DEFINE_string(name, None, meaning, flags.FLAGS)
 
 
 def _parse(argv: Sequence[str], own: Mapping[str, tuple[str, str]]) -> list[str]:
@@ -156,7 +157,8 @@ def _check_override(field: str, value: str | None, defaults: dict[str, Any]) -> 
         near = f"set one of {', '.join(inside)}" if inside else nearest(field, defaults)
         raise InputError(field, value, f"no such field; {near}")
     switch = isinstance(defaults[field], bool)
-    if switch and (value is None or value.startswith("-")):  # --config.FIELD alone: true
+    # --config.FIELD alone, before another flag: true
+    if switch and (value is None or re.match("--?[a-z]", value)):
         return
     parser, kind = _PARSERS.get(type(defaults[field]), (flags.ArgumentParser(), "a value"))
     try:

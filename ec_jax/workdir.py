@@ -93,7 +93,7 @@ def check_path(path: Path, field: str) -> None:
         raise InputError(
             field,
             str(path),
-            f"cannot be written (a name of over {_NAME} bytes); shorten it, or choose another folder",
+            f"cannot be written (a name has over {_NAME} bytes); choose another folder",
         )
 
 

@@ -3,7 +3,8 @@
     python tests/forks.py < CALLS > RESULTS
 
 CALLS is JSON: a list of {"module", "arguments", "cwd"}; RESULTS has {"status", "out", "err"} each,
-of ``python -m MODULE ARGUMENTS`` in that folder; where the module is ``-c``, of the code. A command that hangs ends with status 124.
+of ``python -m MODULE ARGUMENTS`` in that folder; where the module is ``-c``, of the code. What
+hangs ends with status 124.
 """
 
 import importlib

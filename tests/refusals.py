@@ -529,13 +529,14 @@ class Net(nn.Module):
         return nn.Dense(3, name='head')(x.mean((1, 2)))
 net, images = Net(), np.zeros((6, 8, 8, 1), np.uint8)
 variables = net.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
-given = dict(forget=(images, np.zeros(6, int)), retain=(images, np.ones(6, int)), points=('one', 'head'))
+given = dict(forget=(images, np.zeros(6, int)), retain=(images, np.ones(6, int)))
+given['points'] = ('one', 'head')
 command.finish(lambda: ec_jax.unlearn(net, variables, **given | dict(CHANGES)))
 """
 
 
 def _call(changes: str, *says: str, files: Mapping[str, Content] | None = None) -> Case:
-    """``ec_jax.unlearn`` with other arguments; what it raises ends the process as a command does."""
+    """``ec_jax.unlearn`` with other arguments; what it raises ends as a command does."""
     return Case("-c", (CALL.replace("CHANGES", changes),), says, files=files or {})
 
 
@@ -560,6 +561,5 @@ RUNNERS = (
     Case("docs.publish", ("../../x", "runs"), ("SCENARIO = '../../x'",)),
 )
 
-CASES = (
-    *FIELDS, *FLAGS, *CONFIGS, *WORKDIRS, *PICTURES, *GRIDS, *COMPARISONS, *AUDITS, *CONVERSIONS, *CALLS, *RUNNERS
-)  # fmt: skip
+CASES = (*FIELDS, *FLAGS, *CONFIGS, *WORKDIRS, *PICTURES, *GRIDS, *COMPARISONS, *AUDITS)
+CASES += (*CONVERSIONS, *CALLS, *RUNNERS)
