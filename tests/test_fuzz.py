@@ -1,11 +1,12 @@
 """Overrides that nobody would write: each is taken or refused in one line, and nothing is written.
 
-More of them: ``python -m pytest -n 0 tests/test_fuzz.py --hypothesis-profile=campaign``.
+More of them, drawn anew: ``EXAMPLES=20000 python -m pytest -n 0 tests/test_fuzz.py``.
 """
 
 import contextlib
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -24,10 +25,14 @@ from ec_jax.report import comparison, comparison_files
 from ec_jax.report import runs as runs_lib
 
 FIELDS = sorted(f for f in config_lib.flatten(digits.get_config()) if "recipes" not in f)
-COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("here", derandomize=True, max_examples=250, **COMMON)
-settings.register_profile("campaign", max_examples=20_000, **COMMON)
-PROFILE = settings.get_profile("here")
+CAMPAIGN = os.environ.get("EXAMPLES")
+PROFILE = settings(
+    derandomize=not CAMPAIGN,
+    max_examples=int(CAMPAIGN or 250),
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 
 EXTREMES = [
     *("0", "-1", "1e400", "-inf", "nan", "1e-320", "99999999999999999999", "2147483648", "-0"),
@@ -106,7 +111,7 @@ JUNK = st.one_of(
 PLACES = ("scenario", "models.unlearned", "models.original", "models", "cost", "cost.oracle", "")
 
 
-@settings(PROFILE, max_examples=60)
+@settings(PROFILE)
 @given(
     st.lists(st.tuples(st.sampled_from(PLACES), st.integers(0, 200), JUNK), min_size=1, max_size=3)
 )
