@@ -4,6 +4,7 @@ More of them, drawn anew: ``EXAMPLES=20000 python -m pytest -n 0 tests/test_fuzz
 """
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -122,7 +123,9 @@ def test_metrics_that_were_changed_are_compared_or_refused(tmp_path_factory, cha
         for name in filter(None, place.split(".")):
             inside = inside[name] if isinstance(inside, dict) and name in inside else {}
         if isinstance(inside, dict):
-            inside[[*inside, "x", "transfer/a|b/c/d"][which % (len(inside) + 2)]] = value
+            inside[[*inside, "x", "transfer/a|b/c/d"][which % (len(inside) + 2)]] = copy.deepcopy(
+                value
+            )
     path = tmp_path_factory.getbasetemp() / "fuzzed.json"
     path.write_text(json.dumps(found))
     try:

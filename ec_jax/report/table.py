@@ -194,7 +194,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
       metrics: the contents of ``metrics.json``.
     """
     # A class name may hold what Markdown reads as markup.
-    heading, features = map(markup.markdown_escape, _scenario_line(metrics).split("\n"))
+    heading, _, features = map(markup.markdown_escape, _scenario_line(metrics).rpartition("\n"))
     escape = markup.markdown_escape  # points and sets have names of their own
     filled = [[escape(label), *cells, goal] for label, cells, goal in _filled(metrics)]
     title, reasons = _verdict(metrics)
