@@ -7,7 +7,8 @@ and ``cost`` (JSON). Orbax writes into a temporary folder and renames it, so a s
 whole or not at all.
 """
 
-import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ec_jax import rules
 from ec_jax.errors import InputError, TrainingError, no_space
 from ec_jax.models.network import Variables
 from ec_jax.training.state import TrainState
+from ec_jax.workdir import read_json
 
 _MANIFEST = bytes.fromhex("0cdb3a2a")  # what a manifest of arrays begins with
 ORIGIN = "origin.json"  # beside an imported model: what it was made from
@@ -128,7 +130,8 @@ def _put_together(model: dict, rest: dict) -> TrainState:
 
 def latest_step(folder: Path) -> int | None:
     """The newest checkpoint's step in a training's folder, or None; opens nothing."""
-    return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=None)
+    names = (p.name for p in folder.glob("*"))
+    return max((int(n) for n in names if re.fullmatch("[0-9]{1,18}", n)), default=None)
 
 
 def find_model(path: str | Path, field: str) -> Path:
@@ -141,9 +144,9 @@ def find_model(path: str | Path, field: str) -> Path:
     Raises:
       InputError: nothing of the kind is there.
     """
-    path = Path(path).expanduser().absolute()
+    path = Path(os.path.expanduser(path)).absolute()
     for folder in (path, path / "model", path / str(latest_step(path)) / "model"):
-        if (folder / "_METADATA").is_file():
+        if os.path.isfile(folder / "_METADATA"):
             return folder
     raise InputError(
         field,
@@ -243,8 +246,25 @@ def origin(path: str | Path, field: str) -> dict[str, Any]:
     folder = find_model(path, field)
     for place in (folder, folder.parent):
         if (place / ORIGIN).is_file():
-            return json.loads((place / ORIGIN).read_text(encoding="utf-8"))
+            try:
+                found = {"model": {}, "layout": "", "normalize": "", **read_json(place / ORIGIN)}
+                _check_made(found)
+            except ValueError as error:
+                remedy = f"its {ORIGIN} cannot be used ({error}); import the model anew"
+                raise InputError(field, str(path), remedy) from error
+            return found
     return {}
+
+
+def _check_made(found: Mapping[str, Any]) -> None:
+    """Raises a ValueError where an import left nothing of this kind."""
+    if (
+        not isinstance(found["model"], dict)
+        or not {f"model.{name}" for name in found["model"]} <= rules.MODEL.keys()
+    ):
+        raise ValueError("model does not hold fields of a model")
+    if not all(isinstance(found[name], str) for name in ("layout", "normalize")):
+        raise ValueError("layout and normalize are no text")
 
 
 def check_origin(

@@ -13,7 +13,9 @@ from absl import logging
 
 from ec_jax import termination
 from ec_jax.config import nearest
-from ec_jax.errors import InputError, TrainingError, no_space
+from ec_jax.errors import InputError, TrainingError, no_space, printable, shortened
+
+_LINE = 2000  # characters; a list of names in a file has no end
 
 
 def end(status: int, line: str) -> NoReturn:
@@ -21,9 +23,10 @@ def end(status: int, line: str) -> NoReturn:
 
     Args:
       status: the exit status.
-      line: what went wrong; line breaks become spaces.
+      line: what went wrong; line breaks become spaces, control characters escapes.
     """
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    line = printable(shortened(" ".join(line.split()), _LINE))
+    print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(status)
 
 

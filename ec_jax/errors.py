@@ -3,7 +3,10 @@
 import difflib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
+
+_VALUE = 400  # characters of a value that a message repeats
+_COMPARED = 100  # characters of a name by which the nearest is found
 
 
 class InputError(ValueError):
@@ -13,7 +16,9 @@ class InputError(ValueError):
     """
 
     def __init__(self, field: str, value: object, remedy: str):
-        super().__init__(f"{field} = {value!r}: {remedy}")
+        super().__init__(
+            f"{shortened(str(field), _VALUE)} = {shortened(repr(value), _VALUE)}: {remedy}"
+        )
         self.remedy = remedy
 
 
@@ -43,6 +48,28 @@ def no_space(error: BaseException) -> str:
     return next((text for text in _FULL if text in str(error)), "")
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A question that offers the nearest name."""
-    return f"did you mean {difflib.get_close_matches(name, list(names), 1, 0.0)[0]!r}?"
+def nearest(name: object, names: Iterable[object]) -> str:
+    """A question that offers the nearest name; empty where there is none."""
+    near = difflib.get_close_matches(str(name)[:_COMPARED], list(map(str, names)), 1, 0.0)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text with an ellipsis for its middle, if it is longer than so many characters.
+
+    >>> shortened("abcdefghij", 5)
+    'ab…ij'
+    """
+    half = (limit - 1) // 2
+    return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes for what a terminal would act on: control and format characters.
+
+    Names in files may hold them, and what they make of a terminal is not what is written.
+
+    >>> print(printable("a" + chr(27) + "[31m"))
+    a\x1b[31m
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -18,6 +18,7 @@ FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", 
 # What a run and a grid of runs leave: neither goes into the other's folder.
 OF_A_RUN, OF_A_GRID = ("checkpoints", "metrics.json"), ("shared",)
 NORMALIZATION = "normalization.json"  # of a run: mean and deviation of its images in [0, 1]
+_NAME = 200  # bytes of a folder's name, which is lengthened while it is made; 255 can be
 _PROBE = ".ec_jax-"  # folders made to see whether one can
 
 
@@ -43,10 +44,8 @@ def check_workdir(config: Any, workdir: str | Path, *, foreign: tuple[str, ...] 
         remedy = f"holds {there[0]} of another command; choose another folder"
         raise InputError("workdir", str(workdir), remedy)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise TypeError("not an object")
-    except (ValueError, TypeError, OSError) as error:
+        found = read_json(path)
+    except ValueError as error:
         raise InputError(
             "workdir", str(workdir), "its config.json cannot be read; choose another folder"
         ) from error
@@ -64,9 +63,11 @@ def contents(folder: Path, field: str = "workdir") -> set[str]:
       InputError: nothing can be written there.
     """
     folder = folder.absolute()
+    check_path(folder, field)
     place = folder
     try:
-        place = next(p for p in (folder, *folder.parents) if p.exists())
+        # A link to nothing is there, and nothing can be made in its place.
+        place = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
         # By doing it: permission bits say nothing of special and read-only file systems.
         tempfile.TemporaryDirectory(dir=place, prefix=_PROBE).cleanup()
         found = {p.name for p in folder.iterdir()} if place == folder else set()
@@ -78,6 +79,22 @@ def contents(folder: Path, field: str = "workdir") -> set[str]:
             str(folder),
             f"cannot be written ({place}: {error.strerror}); choose another folder",
         ) from error
+
+
+def check_path(path: Path, field: str) -> None:
+    """Refuses names for results that no file system has, or no report can show.
+
+    Raises:
+      InputError: a part is too long, or holds bytes that are no text, or control characters.
+    """
+    if not str(path).isprintable():
+        raise InputError(field, str(path), "cannot be printed; choose another name")
+    if len(os.fsencode(path)) > 4 * _NAME or any(len(os.fsencode(p)) > _NAME for p in path.parts):
+        raise InputError(
+            field,
+            str(path),
+            f"cannot be written (a name has over {_NAME} bytes); choose another folder",
+        )
 
 
 def _check_same(found: dict, wanted: dict, workdir: Path) -> None:
@@ -105,6 +122,23 @@ def _check_same(found: dict, wanted: dict, workdir: Path) -> None:
 def write_resolved(config: Any, workdir: Path) -> None:
     """Writes ``config.json``, whole or not at all."""
     write_json(workdir / "config.json", resolved(config))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+      ValueError: the file cannot be read, or holds no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except OSError as error:
+        raise ValueError(error.strerror or "it cannot be read") from error
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:
