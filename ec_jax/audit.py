@@ -16,7 +16,6 @@ they are, on which data, and which classes were to be forgotten.
 Exit status: 0 erased, 1 any other verdict, 2 input that cannot be used, 130 interrupted.
 """
 
-import hashlib
 import math
 import os
 import shlex
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ec_jax import config as config_lib
-from ec_jax import config_file
+from ec_jax import config_file, digests
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import InputError, TrainingError
 
@@ -130,10 +129,10 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
         },
         "lost_without_oracle": [] if "oracle" in paths else WITHOUT_ORACLE,
         "checkpoints": {
-            m: {"path": str(path), "sha256": _digest(checkpoint.named_arrays(trees[m]))}
+            m: {"path": str(path), "sha256": digests.of_arrays(checkpoint.named_arrays(trees[m]))}
             for m, path in paths.items()
         },
-        "data": {"name": about["dataset"], "sha256": _digest(_data(scenario))},
+        "data": {"name": about["dataset"], "sha256": digests.of_arrays(_data(scenario))},
         "config": read,
         "environment": details["environment"],
         "command": command,
@@ -160,18 +159,6 @@ def _read(config: Any) -> dict[str, Any]:
 
 def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in values.items() if math.isfinite(value)}
-
-
-def _digest(arrays: Mapping[str, Any]) -> str:
-    """SHA-256 of names, types, shapes and contents, in the order of the names."""
-    import numpy as np
-
-    found = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
 
 
 def _data(scenario: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from ec_jax.models.network import Network, Variables
 from ec_jax.pipeline import Experiment, checked
 from ec_jax.report import table
 from ec_jax.scenario import Scenario
-from ec_jax.workdir import write_json
+from ec_jax.workdir import LOCK, locked, write_json
 
 # Methods that must know how a network is made inside.
 UNSUITED = {
@@ -125,7 +125,9 @@ def unlearn(
     scenario = OwnScenario(config, adapted, data, splits, forgotten, moments)
     _check_together(scenario, variables, oracle)
     if workdir is not None:
-        return _run(config, scenario, variables, oracle, Path(workdir).expanduser().absolute())
+        workdir = Path(workdir).expanduser().absolute()
+        with locked(workdir):
+            return _run(config, scenario, variables, oracle, workdir)
     if oracle is not None:
         with config.unlocked():  # no report of what is not kept
             config.stages = "original,oracle,proxy,modules,unlearn,evaluate"
@@ -319,7 +321,7 @@ def _check_call(
     mark = workdir / "given" / "call.json"
     if mark.is_file() and json.loads(mark.read_text()) == asked:
         return
-    if workdir.exists() and any(workdir.iterdir()):
+    if any(path.name != LOCK for path in workdir.iterdir()):
         what = "another call's run" if mark.is_file() else "files that are no call's"
         raise InputError("workdir", str(workdir), f"holds {what}; choose a new folder")
     mark.parent.mkdir(parents=True, exist_ok=True)
