@@ -13,6 +13,11 @@ Models are folders of checkpoints (RUN/checkpoints/unlearn, one step of it, or a
 orbax's StandardCheckpointer wrote a {"params", "batch_stats"} into); the config says what network
 they are, on which data, and which classes were to be forgotten.
 
+    python -m ec_jax.audit --verify=DIR
+
+judges nothing: it says whether the files of a run's workdir are those of its records
+(``ec_jax/verify.py``). Exit status: 0 they are, 1 one differs.
+
 Exit status: 0 erased, 1 any other verdict, 2 input that cannot be used, 130 interrupted.
 """
 
@@ -24,8 +29,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ec_jax import command, config_file, digests, verify
 from ec_jax import config as config_lib
-from ec_jax import config_file, digests
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import InputError, TrainingError
 
@@ -171,4 +176,6 @@ def _data(scenario: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if any(argument.startswith("--verify") for argument in sys.argv[1:]):
+        command.finish(lambda: verify.main(sys.argv[1:]))
     config_file.run(main, FLAGS, interrupted="interrupted; there is no audit.json of this audit")

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import runpy
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -139,7 +138,7 @@ def unlearn(
 def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
     if method in UNSUITED:
         raise InputError("method", method, f"{UNSUITED[method]}; use another")
-    config = _defaults().unlock()
+    config = config_lib.defaults().unlock()
     known = config_lib.flatten(config)
     for field, value in settings.items():
         if field not in known:
@@ -177,12 +176,6 @@ def _check_together(scenario: "OwnScenario", variables: Mapping[str, Any], oracl
     if variables.get("batch_stats") and scenario.mesh.size > 1:
         remedy = f"BatchNorm of an own module sees one device's images, which {what} would need"
         raise InputError("parallel.devices", config.parallel.devices, f"{remedy}; use 1")
-
-
-def _defaults() -> Any:
-    """The default config, from its file: a program may have a package ``configs`` of its own."""
-    path = Path(__file__).parent.parent / "configs" / "default.py"
-    return runpy.run_path(str(path))["get_config"]()
 
 
 def _check_variables(name: str, tree: Any) -> None:

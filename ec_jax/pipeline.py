@@ -116,8 +116,12 @@ class Experiment:
         """
         with workdir_lib.locked(self.workdir):
             workdir_lib.write_resolved(self.config, self.workdir)
+            found = config_lib.resolved(self.config)
             self._records = Records(self.workdir, self._about)
             with self._records.watch():
+                known = self._records.last("start")
+                if known and known.get("config") != records.config_digest(found):
+                    self._records.begin()  # say, other metrics are asked for
                 self._write_normalization()
                 for stage in self.stages:
                     self._run(stage)

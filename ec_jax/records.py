@@ -61,6 +61,13 @@ class Records:
         if self._begun:
             self.add("end")
 
+    def begin(self) -> None:
+        """Adds ``start``, once."""
+        if not self._begun:
+            facts = self._start()
+            self._begun = True
+            self.add("start", **facts)
+
     def add(self, event: str, **facts: Any) -> None:
         """Appends a line, and has it on the disk before it returns.
 
@@ -68,10 +75,7 @@ class Records:
           event: start, stage start, resume, stage end, fault or end.
           **facts: what JSON can say.
         """
-        if not self._begun:
-            began = self._start()
-            self._begun = True
-            self.add("start", **began)
+        self.begin()
         if self._torn:  # what a killed start was writing
             with self._path.open("r+b") as file:
                 file.truncate(file.seek(0, os.SEEK_END) - self._torn)
@@ -88,7 +92,7 @@ class Records:
 
     def last(self, event: str, stage: str | None = None) -> dict[str, Any] | None:
         """The newest event of a kind, of any stage or of one."""
-        return _last(self.events, event, stage)
+        return last(self.events, event, stage)
 
     def note(self, stage: str, made: bool, **facts: Any) -> None:
         """Adds what a stage left; what is only found there is news where no record tells its end.
@@ -126,16 +130,40 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], str | None, int]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(dict(json.loads(line)))
-        except (ValueError, TypeError) as error:
+            found.append(_record(line))
+        except ValueError as error:
             remedy = f"line {number} of {path.name} is no record; move that file away"
             raise InputError("workdir", str(path.parent), remedy) from error
     return found, _digest(lines[-1]) if lines else None, len(torn)
 
 
-def _last(
+def _record(line: bytes) -> dict[str, Any]:
+    """One event.
+
+    Raises:
+      ValueError: the line is none.
+    """
+    found = json.loads(line)
+    if not isinstance(found, dict) or not isinstance(found.get("event"), str):
+        raise ValueError("no record")
+    if not {"time", "previous"} <= found.keys() or not isinstance(found.get("data", {}), dict):
+        raise ValueError("no record")
+    return found
+
+
+def read(workdir: Path) -> list[dict[str, Any]]:
+    """The events of a workdir, first to last.
+
+    Raises:
+      InputError: a line is no record.
+    """
+    return _read(workdir / EVENTS)[0]
+
+
+def last(
     events: Sequence[Mapping[str, Any]], event: str, stage: str | None = None
 ) -> dict[str, Any] | None:
+    """The newest event of a kind, of any stage or of one."""
     for found in reversed(events):
         if found["event"] == event and stage in (None, found.get("stage")):
             return dict(found)
@@ -152,8 +180,8 @@ def chain(path: Path) -> tuple[list[str], str]:
     lines, found, before = path.read_bytes().split(b"\n")[:-1], [], None
     for number, line in enumerate(lines, 1):
         try:
-            named = json.loads(line)["previous"]
-        except (ValueError, KeyError, TypeError):
+            named = _record(line)["previous"]
+        except ValueError:
             return found, f"line {number} is no record"
         if named != before:
             return found, f"line {number} does not follow from the line before it"
@@ -221,13 +249,13 @@ def certificate(
     Returns:
       The contents of ``certificate.json``. Of what the events do not know it says None.
     """
-    began = _last(events, "start") or {}
+    began = last(events, "start") or {}
     with_data = [e["data"] for e in events if e.get("data")]
     models = {}
     for model, stage in _MODELS.items():
-        if found := _last(events, "stage end", stage):
+        if found := last(events, "stage end", stage):
             models[model] = {k: v for k, v in found.items() if k not in ("event", "previous")}
-    measured = _last(events, "stage end", "evaluate") or {}
+    measured = last(events, "stage end", "evaluate") or {}
     return {
         "schema": SCHEMA,
         "forgotten": scenario,

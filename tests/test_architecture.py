@@ -26,7 +26,7 @@ LAYERS = [
     {"report"},
     {"pipeline", "own"},
     {"cells", "sequence"},
-    {"main", "audit", "compare", "sweep", "convert"},
+    {"main", "audit", "verify", "compare", "sweep", "convert"},
     {"tune"},
 ]
 # Rooms of one layer that know nothing of each other.
