@@ -6,7 +6,9 @@ Nothing here needs JAX, so that a mistake is answered at once.
 import json
 import math
 import re
+import runpy
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ec_jax import data_config, recipes, registry, rules
@@ -108,6 +110,12 @@ def _rules() -> dict[str, Any]:
     for group in ("original", "modules", "unlearn"):
         found |= {f"{group}.optimizer.{k}": v for k, v in _optimizer_rules().items()}
     return found
+
+
+def defaults() -> Any:
+    """The default config, from its file: a program may have a package ``configs`` of its own."""
+    path = Path(__file__).parent.parent / "configs" / "default.py"
+    return runpy.run_path(str(path))["get_config"]()
 
 
 def validate(config: Any, *, data_there: bool = True) -> None:

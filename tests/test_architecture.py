@@ -18,14 +18,15 @@ LAYERS = [
     {"methods"},
     {"data_config"},
     {"config"},
-    {"workdir", "command"},
+    {"workdir", "command", "digests"},
+    {"records"},
     {"scenario", "config_file"},
     {"training", "checkpoint", "torch_files"},
     {"evaluation"},
     {"report"},
     {"pipeline", "own"},
     {"cells", "sequence"},
-    {"main", "audit", "compare", "sweep", "convert", "preflight"},
+    {"main", "audit", "verify", "compare", "sweep", "convert", "preflight"},
     {"tune"},
 ]
 # Rooms of one layer that know nothing of each other.

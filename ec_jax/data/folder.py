@@ -6,6 +6,7 @@ a fifth of every class is then its test part, always the same one.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,7 +96,20 @@ def held_out(labels: np.ndarray) -> np.ndarray:
 def files(listing: Listing) -> Files:
     """The pictures of a part, for ``Pictures``."""
     paths = listing.paths
-    return Files(lambda i: Path(paths[i]).read_bytes(), paths.__getitem__, len(paths), FIELD)
+
+    @functools.cache
+    def above():
+        return os.path.commonpath(paths)
+
+    def identity(index):
+        path = paths[index]
+        size = os.path.getsize(path) if os.path.exists(path) else "no"
+        return f"{os.path.relpath(path, above())}, {size} bytes"
+
+    def read(index):
+        return Path(paths[index]).read_bytes()
+
+    return Files(read, paths.__getitem__, identity, len(paths), FIELD)
 
 
 def _root(given: str | Path) -> Path:

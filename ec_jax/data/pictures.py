@@ -41,12 +41,14 @@ class Files:
     Attributes:
       read: ``index -> bytes``.
       name: ``index -> str``, by which a user finds a picture.
+      identity: ``index -> str``: which picture it is, wherever the set lies; reads none.
       count: how many.
       field: of the config that says where they are.
     """
 
     read: Callable[[int], bytes]
     name: Callable[[int], str]
+    identity: Callable[[int], str]
     count: int
     field: str
 
@@ -89,6 +91,10 @@ class Pictures:
     def name(self, row: int) -> str:
         """By which a user finds a picture."""
         return self._files.name(int(self._rows[row]))
+
+    def identity(self, row: int) -> str:
+        """Which picture it is, wherever the set lies."""
+        return self._files.identity(int(self._rows[row]))
 
     def sound(self) -> tuple[np.ndarray, list[str]]:
         """Rows of the pictures that can be decoded, and the names of those that cannot.

@@ -378,7 +378,10 @@ def files(builder: Any, split: str) -> Files:
         given = given.decode(errors="replace") if isinstance(given, bytes) else str(given)
         return f"{found} ({given})" if given else found
 
-    return Files(read, name, len(source), "data.data_dir")
+    def identity(index):
+        return f"{builder.info.full_name}, {split}, example {index}"
+
+    return Files(read, name, identity, len(source), "data.data_dir")
 
 
 def _examples(source: Any, rows: Sequence[int]) -> Iterator[dict[str, Any]]:
