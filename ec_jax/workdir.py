@@ -5,6 +5,8 @@ Nothing here needs JAX, so that a mistake is answered at once.
 
 import json
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", 
 OF_A_RUN, OF_A_GRID = ("checkpoints", "metrics.json"), ("shared",)
 NORMALIZATION = "normalization.json"  # of a run: mean and deviation of its images in [0, 1]
 _PROBE = ".ec_jax-"  # folders made to see whether one can
+_PART_OF_CONFIG = re.compile(r"config\.json\.[\w.-]+\.part")
 
 
 def check_workdir(config: Any, workdir: str | Path, *, foreign: tuple[str, ...] = ()) -> None:
@@ -33,9 +36,9 @@ def check_workdir(config: Any, workdir: str | Path, *, foreign: tuple[str, ...] 
       InputError: names the folder and the reason, or the first fields that differ.
     """
     workdir = Path(workdir).absolute()
-    path, part = workdir / "config.json", _part(workdir / "config.json")
+    path = workdir / "config.json"
     # All that a run leaves which was killed while it wrote its first file.
-    if contents(workdir) <= {part.name}:
+    if all(_PART_OF_CONFIG.fullmatch(name) for name in contents(workdir)):
         return
     if not path.is_file():
         raise InputError("workdir", str(workdir), "holds other files; choose an empty folder")
@@ -130,4 +133,6 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    """A name that no other process takes: the cells of a grid may run at once, on many machines."""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    return path.with_name(f"{path.name}.{host}-{os.getpid()}.part")
