@@ -14,6 +14,7 @@ Exit status: 0 submitted, 2 input that cannot be used.
 """
 
 import contextlib
+import io
 import os
 import re
 import shlex
@@ -39,6 +40,7 @@ from ec_jax import main as run_command  # noqa: E402
 from ec_jax.errors import InputError  # noqa: E402
 
 _EACH = 0.2  # seconds between two looks at the run
+_PAUSE = 30  # seconds after which Slurm is asked again
 _WARNED = signal.SIGUSR2  # what submitit has Slurm send before the time is up
 
 
@@ -94,7 +96,7 @@ def asked(found: command.Parser, arguments: Sequence[str]) -> dict[str, Any]:
     """The values of the flags of ``parser``, checked.
 
     Raises:
-      InputError: one of them cannot work, or there is no Slurm here.
+      InputError: one of them cannot work.
     """
     values = vars(found.parse(arguments))
     for name, value in values.items():
@@ -104,9 +106,13 @@ def asked(found: command.Parser, arguments: Sequence[str]) -> dict[str, Any]:
     for setting in values["set"]:
         if not re.fullmatch(r"[a-z][a-z-]*=.+", setting):
             raise InputError("--set", setting, "give a flag of sbatch, e.g. --set=account=NAME")
-    if not values["dry_run"] and not all(shutil.which(name) for name in ("sbatch", "srun")):
-        raise InputError("sbatch", None, "is not on this machine; go to one of the cluster's")
     return values
+
+
+def check_there() -> None:
+    """Refuses a machine without Slurm's commands."""
+    if not all(shutil.which(name) for name in ("sbatch", "srun", "squeue")):
+        raise InputError("sbatch", None, "is not on this machine; go to one of the cluster's")
 
 
 def submit(name: str, arguments: Sequence[str], folder: Path, values: dict[str, Any]) -> str:
@@ -130,11 +136,15 @@ def submit(name: str, arguments: Sequence[str], folder: Path, values: dict[str, 
         return scripts._make_sbatch_string(command=line, folder=folder, **parameters)
     executor = submitit.SlurmExecutor(folder, max_num_timeout=values["timeouts"])
     executor.update_parameters(**parameters)
+    before = set(folder.iterdir()) if folder.exists() else set()
     try:
-        return executor.submit(Job(arguments)).job_id
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what it raises
+            return executor.submit(Job(arguments)).job_id
     except FailedJobError as error:
+        for left in set(folder.iterdir()) - before:
+            left.unlink()
         said = str(error).strip() or "no reason given"
-        raise InputError("sbatch", name, f"refused: {said.splitlines()[0]}") from error
+        raise InputError("sbatch", name, f"refused: {said.splitlines()[-1]}") from error
 
 
 def _parameters(name: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +156,8 @@ def _parameters(name: str, values: dict[str, Any]) -> dict[str, Any]:
         "cpus_per_task": values["cpus_per_task"],
         "time": values["time"],
         "partition": values["partition"],
+        # One task's end must not end the first one, which queues the job again.
+        "srun_args": ["--kill-on-bad-exit=0"],
         # Modules are found from whatever folder the job is submitted.
         "setup": [f"export PYTHONPATH={shlex.quote(str(HERE))}${{PYTHONPATH:+:$PYTHONPATH}}"],
         "additional_parameters": {
@@ -157,15 +169,11 @@ def _parameters(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def queued() -> set[str]:
-    """The names of this user's jobs that wait or run.
-
-    Raises:
-      OSError: Slurm does not answer.
-    """
+    """The names of this user's jobs that wait or run; waits for a Slurm that does not answer."""
     asking = ["squeue", "--noheader", "--format=%j", f"--user={os.getuid()}"]
-    done = subprocess.run(asking, capture_output=True, text=True)
-    if done.returncode:
-        raise OSError(done.stderr.strip().partition("\n")[0])
+    while (done := subprocess.run(asking, capture_output=True, text=True)).returncode:
+        print(f"squeue: {done.stderr.strip()}; asked again in {_PAUSE} s", flush=True)
+        time.sleep(_PAUSE)
     return set(done.stdout.splitlines())
 
 
@@ -173,6 +181,8 @@ def main(arguments: Sequence[str]) -> None:
     """Submits the run that the arguments describe."""
     split = list(arguments).index("--") if "--" in arguments else len(arguments)
     values = asked(parser("launch/slurm.py", __doc__), arguments[:split])
+    if not values["dry_run"]:
+        check_there()
     flags = list(arguments[split + 1 :])
     if not flags:
         remedy = "give flags of ec_jax.main after --, e.g. -- --config=configs/digits.py"
