@@ -8,7 +8,7 @@ Several tasks are the processes of one run, which join by what Slurm tells them
 (``parallel.coordinator=auto``). Logs and the job's own files are in WORKDIR.jobs.
 
 Shortly before its time is up the job has the run save its step, and takes its place in the queue
-again (``--timeouts``). A preempted run saves by itself, and Slurm queues the job again.
+again (``--timeouts``). So it does when it is preempted; a job that is cancelled ends.
 
 Exit status: 0 submitted, 2 input that cannot be used.
 """
@@ -27,17 +27,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import submitit
-from submitit.core.utils import FailedJobError
-from submitit.slurm import slurm as scripts
-
 HERE = Path(__file__).resolve().parent.parent
 sys.path.append(str(HERE))
 
-from ec_jax import command, config_file, workdir  # noqa: E402
+from ec_jax import command, config_file, termination, workdir  # noqa: E402
 from ec_jax import config as config_lib  # noqa: E402
 from ec_jax import main as run_command  # noqa: E402
 from ec_jax.errors import InputError  # noqa: E402
+
+try:
+    import submitit
+    from submitit.core.utils import FailedJobError
+    from submitit.slurm import slurm as scripts
+except ImportError:
+    command.end(2, "submitit is not installed: pip install submitit")
 
 _EACH = 0.2  # seconds between two looks at the run
 _PAUSE = 30  # seconds after which Slurm is asked again
@@ -63,6 +66,8 @@ class Job(submitit.helpers.Checkpointable):
         )
         while self._process.poll() is None:
             time.sleep(_EACH)
+        if self._process.returncode == termination.STATUS:
+            _take_place_again()
         if self._process.returncode:
             sys.exit(self._process.returncode)
 
@@ -73,6 +78,19 @@ class Job(submitit.helpers.Checkpointable):
             # This interrupts the loop of __call__, which is still to see the process's status.
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(Job(self._arguments))
+
+
+def _take_place_again() -> None:
+    """Queues the job again, unless it was cancelled.
+
+    Slurm does so with a preempted job that it had to kill, but not with one that ended by itself in
+    the time that it was given.
+    """
+    job, task = os.environ["SLURM_JOB_ID"], os.environ["SLURM_PROCID"]
+    asking = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+    state = subprocess.run(asking, capture_output=True, text=True).stdout.strip()
+    if task == "0" and state == "RUNNING":
+        subprocess.run(["scontrol", "requeue", job])
 
 
 def parser(prog: str, description: str) -> command.Parser:

@@ -90,7 +90,8 @@ def test_what_slurm_refuses_is_one_line_and_leaves_nothing(slurm, tmp_path):
 @pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_when_its_time_is_up_and_after_preemption(slurm, tmp_path):
     workdir = tmp_path / "run"
-    flags = [*SMALL, "--config.stages=original", "--config.parallel.devices=2"]
+    flags = [*SMALL, "--config.stages=original", "--config.original.epochs=20"]
+    flags.append("--config.parallel.devices=2")
     done = launch("slurm", "--tasks-per-node=2", "--", *flags, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     job, log = re.match(r"job (\d+): (.*)", done.stdout).groups()
@@ -109,6 +110,17 @@ def test_a_run_of_two_processes_goes_on_when_its_time_is_up_and_after_preemption
     assert saved == resumed
     assert re.search(rf"original: step {saved[0][1]}/{saved[0][1]}, loss", text)
     assert "Traceback" not in text + _read(log.replace(".out", ".err"))
+
+
+@pytest.mark.slow
+def test_a_cancelled_run_saves_and_stays_away(slurm, tmp_path):
+    flags = [*SMALL, "--config.stages=original", f"--workdir={tmp_path / 'run'}"]
+    done = launch("slurm", "--", *flags)
+    job, log = re.match(r"job (\d+): (.*)", done.stdout).groups()
+    until(lambda: "original: step " in _read(log), "it trains", 200)
+    subprocess.run(["scancel", job], check=True)
+    until(lambda: not said("squeue", "--noheader"), "it has ended", 100)
+    assert "original: saved at step" in _read(log)
 
 
 def _read(path):
