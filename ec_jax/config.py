@@ -143,6 +143,12 @@ def validate(config: Any, *, data_there: bool = True) -> None:
         data_config.check_there(config)  # last: it takes the longest
 
 
+def without_commas(config: Any) -> set[str]:
+    """The fields in whose values a comma means nothing: numbers, switches, one of a few words."""
+    found = _rules() | rules.of_methods(config)
+    return {"method"} | {field for field, rule in found.items() if rule is not str}
+
+
 def check_contrast(config: Any, forgotten: Sequence[int]) -> None:
     """Refuses candidates of EC's contrast with which it would be zero.
 

@@ -39,6 +39,7 @@ def run(
     interrupted: str,
     *,
     complete: bool = True,
+    lists: dict[str, list[Any]] | None = None,
 ) -> None:
     """Parses the command line, does the work, and ends the process as ``command.finish`` does.
 
@@ -47,6 +48,8 @@ def run(
       own: {flag: (what it is, an example of a value)}.
       interrupted: the line for Ctrl-C.
       complete: the config has its method's recipe; else that is left to the work (``overridden``).
+      lists: of a command that takes several values of a field, ``--config.FIELD=A,B``: they are put
+        in here, {field: values}, and the config keeps its own.
     """
     # TFDS and XLA speak on stderr, where a user looks for errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -56,7 +59,7 @@ def run(
 
     def parse(argv: Sequence[str]) -> list[str]:
         try:
-            return _parse(argv, own)
+            return _parse(argv, own, lists)
         except KeyboardInterrupt:  # a config file may take its time
             command.end(130, interrupted)
 
@@ -97,12 +100,18 @@ def _define(own: Mapping[str, tuple[str, str]]) -> None:
         flags.DEFINE_string(name, None, meaning, flags.FLAGS)
 
 
-def _parse(argv: Sequence[str], own: Mapping[str, tuple[str, str]]) -> list[str]:
+def _parse(
+    argv: Sequence[str],
+    own: Mapping[str, tuple[str, str]],
+    lists: dict[str, list[Any]] | None,
+) -> list[str]:
     """absl's parser, answering mistakes with one line and exit status 2."""
     try:
-        given = _given(flags.FLAGS.read_flags_from_files(list(argv)))
+        argv = flags.FLAGS.read_flags_from_files(list(argv))
+        given = _given(argv)
         if not _HELP & given.keys():
-            _check(given, own)
+            _check(given, own, lists)
+            argv = _without(argv, lists or {})
         # ml_collections reads a field's name as Python, to which lambda is no name.
         sys.argv = [re.sub(r"^(--?config\.ec)\.lambda\b", r'\1["lambda"]', a) for a in argv]
         return flags.FLAGS(sys.argv)
@@ -129,11 +138,30 @@ def _given(arguments: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def _check(given: dict[str, str | None], own: Mapping[str, tuple[str, str]]) -> None:
+def _without(argv: Sequence[str], lists: Mapping[str, Any]) -> list[str]:
+    """The arguments but those that give a field several values, in either form."""
+    kept: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        name, equals, _ = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or name.removeprefix("config.") not in lists:
+            kept.append(argument)
+        elif not equals:
+            next(rest)
+    return kept
+
+
+def _check(
+    given: dict[str, str | None],
+    own: Mapping[str, tuple[str, str]],
+    lists: dict[str, list[Any]] | None,
+) -> None:
     """Refuses what absl and ml_collections answer with a traceback or without a remedy."""
     if not given.get("config"):
         raise InputError("--config", given.get("config"), "give a file, e.g. configs/digits.py")
-    defaults = config_lib.flatten(load(given["config"]))
+    config = load(given["config"])
+    defaults = config_lib.flatten(config)
+    listed = config_lib.without_commas(config) if lists is not None else ()
     names = [name.removeprefix("no") for name in given]
     for name, value in zip(names, given.values(), strict=True):
         if name in own and value is None:
@@ -142,7 +170,22 @@ def _check(given: dict[str, str | None], own: Mapping[str, tuple[str, str]]) -> 
             continue
         if names.index(name) < names.index("config"):
             raise InputError(f"--{name}", value, "give it after --config=FILE, which it changes")
-        _check_override(name.removeprefix("config."), value, defaults)
+        field = name.removeprefix("config.")
+        several = field in listed and "," in (value or "")
+        values = value.split(",") if several else [value]
+        for one in values:
+            _check_override(field, one, defaults)
+        if several:
+            lists[field] = _typed(field, values, defaults[field])
+
+
+def _typed(field: str, values: list[str], default: Any) -> list[Any]:
+    """The values of a list, each once, in the type of the field."""
+    parser, _ = _PARSERS.get(type(default), (flags.ArgumentParser(), ""))
+    found = [parser.parse(value) for value in values]
+    if len(set(found)) < len(found):
+        raise InputError(field, ",".join(values), "holds a value twice; give each one once")
+    return found
 
 
 def missing(name: str, value: str | None, own: Mapping[str, tuple[str, str]]) -> InputError:

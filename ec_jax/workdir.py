@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ NORMALIZATION = "normalization.json"  # of a run: mean and deviation of its imag
 LOCK = "lock"  # of a run that writes there now: its host and process
 _NAME = 200  # bytes of a folder's name, which is lengthened while it is made; 255 can be
 _PROBE = ".ec_jax-"  # folders made to see whether one can
+_PART_OF_CONFIG = re.compile(r"config\.json\.[\w.-]+\.part")
 _held: set[Path] = set()  # the folders whose lock this process has
 
 
@@ -48,9 +50,9 @@ def check_workdir(
       InputError: names the folder and the reason, or the first fields that differ.
     """
     workdir = Path(workdir).absolute()
-    path, part = workdir / "config.json", _part(workdir / "config.json")
+    path = workdir / "config.json"
     # All that a run leaves which was killed while it wrote its first file.
-    if contents(workdir) <= {part.name, LOCK}:
+    if all(_PART_OF_CONFIG.fullmatch(name) for name in contents(workdir) - {LOCK}):
         return
     if not path.is_file():
         raise InputError("workdir", str(workdir), "holds other files; choose an empty folder")
@@ -270,4 +272,6 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    """A name that no other process takes: the cells of a grid may run at once, on many machines."""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    return path.with_name(f"{path.name}.{host}-{os.getpid()}.part")
