@@ -13,10 +13,14 @@ Models are folders of checkpoints (RUN/checkpoints/unlearn, one step of it, or a
 orbax's StandardCheckpointer wrote a {"params", "batch_stats"} into); the config says what network
 they are, on which data, and which classes were to be forgotten.
 
+    python -m ec_jax.audit --verify=DIR
+
+judges nothing: it says whether the files of a run's workdir are those of its records
+(``ec_jax/verify.py``). Exit status: 0 they are, 1 one differs.
+
 Exit status: 0 erased, 1 any other verdict, 2 input that cannot be used, 130 interrupted.
 """
 
-import hashlib
 import math
 import os
 import shlex
@@ -25,8 +29,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ec_jax import command, config_file, digests, verify
 from ec_jax import config as config_lib
-from ec_jax import config_file
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import InputError, TrainingError
 
@@ -130,10 +134,10 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
         },
         "lost_without_oracle": [] if "oracle" in paths else WITHOUT_ORACLE,
         "checkpoints": {
-            m: {"path": str(path), "sha256": _digest(checkpoint.named_arrays(trees[m]))}
+            m: {"path": str(path), "sha256": digests.of_arrays(checkpoint.named_arrays(trees[m]))}
             for m, path in paths.items()
         },
-        "data": {"name": about["dataset"], "sha256": _digest(_data(scenario))},
+        "data": {"name": about["dataset"], "sha256": digests.of_arrays(_data(scenario))},
         "config": read,
         "environment": details["environment"],
         "command": command,
@@ -162,18 +166,6 @@ def _finite(values: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in values.items() if math.isfinite(value)}
 
 
-def _digest(arrays: Mapping[str, Any]) -> str:
-    """SHA-256 of names, types, shapes and contents, in the order of the names."""
-    import numpy as np
-
-    found = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        found.update(np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
-
-
 def _data(scenario: Any) -> dict[str, Any]:
     """The images and labels that the models were measured on, split by split."""
     arrays = {}
@@ -184,4 +176,6 @@ def _data(scenario: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if any(argument.startswith("--verify") for argument in sys.argv[1:]):
+        command.finish(lambda: verify.main(sys.argv[1:]))
     config_file.run(main, FLAGS, interrupted="interrupted; there is no audit.json of this audit")

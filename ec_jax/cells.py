@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ec_jax import checkpoint
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import TrainingError
@@ -83,16 +84,16 @@ class Cells:
         starts = self._starts(config, references) if _uses_starts(config) else None
         c = config.copy_and_resolve_references().unlock()
         c.stages = "unlearn,evaluate"
-        cell.mkdir(parents=True, exist_ok=True)
-        workdir_lib.write_resolved(c, cell)  # before the links: a folder without it is foreign
-        _link(references, BROUGHT, cell)
-        if starts:
-            _link(starts, STARTS, cell)
-        try:
-            Experiment(c.lock(), cell, known=known, seen=seen).run()
-        except TrainingError as error:
-            workdir_lib.write_json(failure, {"failed": str(error)})
-            return {"failed": str(error)}
+        with workdir_lib.locked(cell.absolute()):
+            workdir_lib.write_resolved(c, cell)  # before the links: a folder without it is foreign
+            _link(references, BROUGHT, cell)
+            if starts:
+                _link(starts, STARTS, cell)
+            try:
+                Experiment(c.lock(), cell, known=known, seen=seen).run()
+            except TrainingError as error:
+                workdir_lib.write_json(failure, {"failed": str(error)})
+                return {"failed": str(error)}
         return json.loads(result.read_text())
 
     def _references(self, config: Any) -> Path:
@@ -120,7 +121,7 @@ class Cells:
         return c
 
     def _train(self, config: Any, stages: tuple[str, ...], folder: Path) -> Path:
-        if not (folder / "done").exists():
+        if not (folder / "done").exists() or any(_damaged(folder, stage) for stage in stages):
             config.stages = ",".join(stages)
             Experiment(config.lock(), folder).run()
             (folder / "done").touch()
@@ -150,6 +151,13 @@ def _uses_starts(config: Any) -> bool:
     """A cell's method has a use for modules or a proxy."""
     method = checked(config)[1]
     return method.uses_modules or "proxy" in method.needs
+
+
+def _damaged(workdir: Path, stage: str) -> str:
+    """What is wrong with the newest checkpoint of a stage."""
+    folder = workdir / "checkpoints" / stage
+    step = checkpoint.latest_step(folder)
+    return "" if step is None else checkpoint.damage(folder / str(step))
 
 
 def _digest(config: Any, fields: tuple[str, ...]) -> str:

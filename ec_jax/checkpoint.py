@@ -4,10 +4,13 @@ A training's folder holds one folder a checkpointed step. A step has three items
 ``model`` (the backbone's ``params`` and ``batch_stats``: what is delivered and what a field
 such as ``original.checkpoint`` reads), ``training`` (everything else that a resume needs)
 and ``cost`` (JSON). Orbax writes into a temporary folder and renames it, so a step exists
-whole or not at all.
+whole or not at all. What a disk or a copy does to it later is seen by ``digest.json`` in the step
+(``ec_jax/digests.py``). A step without one, made by an earlier version or cut off just before it
+was written, is taken if all of it can be read, and gets one.
 """
 
-import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +18,16 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from ec_jax import rules
-from ec_jax.errors import InputError
+from ec_jax import digests, parallel, rules
+from ec_jax.errors import InputError, TrainingError, no_space
 from ec_jax.models.network import Variables
 from ec_jax.training.state import TrainState
+from ec_jax.workdir import read_json
 
 _MANIFEST = bytes.fromhex("0cdb3a2a")  # what a manifest of arrays begins with
 ORIGIN = "origin.json"  # beside an imported model: what it was made from
 _ITEMS = ("model", "training", "cost")
+_ANEW = "is damaged ({}); start again with this stage, and the checkpoint before it is used"
 
 
 class Checkpoints:
@@ -52,25 +57,42 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, cost: Mapping[str, float]) -> None:
-        """Writes the state at its own step, with what it has cost so far."""
+        """Writes the state at its own step, with what it has cost so far.
+
+        Raises:
+          TrainingError: there is no space for it; those before it stay as they are.
+        """
         model, rest = _take_apart(state)
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                training=ocp.args.StandardSave(rest),
-                cost=ocp.args.JsonSave(dict(cost)),
-            ),
+        step = int(state.step)
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(model),
+            training=ocp.args.StandardSave(rest),
+            cost=ocp.args.JsonSave(dict(cost)),
         )
+        try:
+            self._manager.save(step, args=items)
+            if parallel.primary():  # when all have written
+                digests.seal(self._folder / str(step))
+        except Exception as error:  # orbax and tensorstore have no common one
+            if not (reason := no_space(error)):
+                raise
+            raise TrainingError(
+                f"{self._folder}: step {step} cannot be saved: {reason}; free some space and give "
+                "the same command again: it goes on from the newest checkpoint"
+            ) from error
+        parallel.wait("checkpoint")
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, float]]:
         """The newest checkpoint, with the shapes, types and devices of ``like``.
 
         The leaves of ``like`` are arrays, or shapes alone: those are put on the first device.
+
+        Raises:
+          InputError: it is damaged; a training's own are looked at before, see ``mend``.
         """
         model, rest = jax.tree.map(_template, _take_apart(like))
         found = self._manager.restore(
-            self.latest_step(),
+            self._whole_step(),
             args=ocp.args.Composite(
                 model=ocp.args.StandardRestore(model),
                 training=ocp.args.StandardRestore(rest),
@@ -80,11 +102,20 @@ class Checkpoints:
         return _put_together(found.model, found.training), found.cost
 
     def cost(self) -> dict[str, float]:
-        """What the newest checkpoint's training had cost."""
-        step = self.latest_step()
+        """What the newest checkpoint's training had cost.
+
+        Raises:
+          InputError: it is damaged.
+        """
         return self._manager.restore(
-            step, args=ocp.args.Composite(cost=ocp.args.JsonRestore())
+            self._whole_step(), args=ocp.args.Composite(cost=ocp.args.JsonRestore())
         ).cost
+
+    def _whole_step(self) -> int | None:
+        step = self.latest_step()
+        if step is not None and (why := damage(self._folder / str(step))):
+            raise InputError("checkpoint", str(self._folder / str(step)), _ANEW.format(why))
+        return step
 
     def close(self) -> None:
         """Ends the manager's threads."""
@@ -118,7 +149,58 @@ def _put_together(model: dict, rest: dict) -> TrainState:
 
 def latest_step(folder: Path) -> int | None:
     """The newest checkpoint's step in a training's folder, or None; opens nothing."""
-    return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=None)
+    names = (p.name for p in folder.glob("*"))
+    return max((int(n) for n in names if re.fullmatch("[0-9]{1,18}", n)), default=None)
+
+
+def damage(step: Path) -> str:
+    """What is wrong with a checkpointed step; empty where nothing is.
+
+    Args:
+      step: its folder. Without a digest all of its arrays are read.
+    """
+    if digests.sealed(step):
+        return digests.damage(step)
+    for item in _ITEMS[:2]:
+        try:
+            _check_manifest(step / item)
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.restore(step / item)
+        except Exception as error:  # orbax and tensorstore have no common one
+            return f"{item} cannot be read: {_in_short(error)}"
+    try:
+        read_json(step / "cost" / "metadata")
+    except (OSError, ValueError) as error:
+        return f"cost cannot be read: {_in_short(error)}"
+    return ""
+
+
+def mend(folder: Path) -> list[dict[str, Any]]:
+    """Sets damaged steps aside, newest first, down to one that is whole.
+
+    They are renamed, not deleted. A whole step without a digest gets one. Nobody may have opened
+    the folder yet.
+
+    Args:
+      folder: a training's.
+
+    Returns:
+      For each of them ``step``, ``reason`` and ``moved`` (where to); none where all is well.
+    """
+    found = []
+    while (step := latest_step(folder)) is not None:
+        place = folder / str(step)
+        if not (why := damage(place)):
+            if not digests.sealed(place):
+                digests.seal(place)
+            break
+        moved, number = folder / f"{step}.damaged", 1
+        while moved.exists():
+            number += 1
+            moved = folder / f"{step}.damaged{number}"
+        place.rename(moved)
+        found.append({"step": step, "reason": why, "moved": str(moved)})
+    return found
 
 
 def find_model(path: str | Path, field: str) -> Path:
@@ -129,11 +211,13 @@ def find_model(path: str | Path, field: str) -> Path:
       field: where, for messages.
 
     Raises:
-      InputError: nothing of the kind is there.
+      InputError: nothing of the kind is there, or it is damaged.
     """
-    path = Path(path).expanduser().absolute()
+    path = Path(os.path.expanduser(path)).absolute()
     for folder in (path, path / "model", path / str(latest_step(path)) / "model"):
-        if (folder / "_METADATA").is_file():
+        if digests.sealed(folder.parent) and (why := digests.damage(folder.parent, "model")):
+            raise _unreadable(path, field, why)
+        if os.path.isfile(folder / "_METADATA"):
             return folder
     raise InputError(
         field,
@@ -179,9 +263,7 @@ def stored_shapes(path: str | Path, field: str) -> Variables:
     """
     folder = find_model(path, field)
     try:
-        # Looked at first: orbax's threads speak on stderr about one that is damaged.
-        if (folder / "manifest.ocdbt").read_bytes()[:4] != _MANIFEST:
-            raise ValueError("manifest.ocdbt")
+        _check_manifest(folder)
         with ocp.StandardCheckpointer() as checkpointer:
             metadata = checkpointer.metadata(folder).item_metadata
         # Of damaged files orbax tells no error: there is then nothing in them.
@@ -196,6 +278,16 @@ def stored_shapes(path: str | Path, field: str) -> Variables:
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype)
+
+
+def _check_manifest(item: Path) -> None:
+    # Looked at first: orbax's threads speak on stderr about one that is damaged.
+    if (item / "manifest.ocdbt").read_bytes()[:4] != _MANIFEST:
+        raise ValueError("manifest.ocdbt")
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
 
 
 def _unreadable(path: str | Path, field: str, reason: str) -> InputError:
@@ -224,8 +316,34 @@ def load_model(path: str | Path, like: Variables, field: str = "checkpoint") -> 
 
 def save_model(folder: Path, variables: Variables) -> None:
     """Writes a backbone's {"params", "batch_stats"} where ``find_model`` finds it."""
+    folder = Path(folder).absolute()
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(folder).absolute() / "model", variables)
+        checkpointer.save(folder / "model", variables)
+    digests.seal(folder)
+
+
+def identity(path: str | Path, like: Variables, field: str) -> dict[str, Any]:
+    """Which model is under ``path``, for a record.
+
+    Args:
+      path: as for ``find_model``.
+      like: shapes and types of its arrays.
+      field: as for ``find_model``.
+
+    Returns:
+      ``path`` (of the step, or of what holds the item), ``sha256`` (of its digest file; None
+      without one) and ``parameters`` (SHA-256 of names and arrays, wherever they are stored).
+
+    Raises:
+      InputError: as ``find_model`` and ``load_model``.
+    """
+    folder = find_model(path, field).parent
+    seal = folder / digests.SEAL
+    return {
+        "path": str(folder),
+        "sha256": digests.of_file(seal) if seal.is_file() else None,
+        "parameters": digests.of_arrays(named_arrays(load_model(path, like, field))),
+    }
 
 
 def origin(path: str | Path, field: str) -> dict[str, Any]:
@@ -233,8 +351,25 @@ def origin(path: str | Path, field: str) -> dict[str, Any]:
     folder = find_model(path, field)
     for place in (folder, folder.parent):
         if (place / ORIGIN).is_file():
-            return json.loads((place / ORIGIN).read_text(encoding="utf-8"))
+            try:
+                found = {"model": {}, "layout": "", "normalize": "", **read_json(place / ORIGIN)}
+                _check_made(found)
+            except ValueError as error:
+                remedy = f"its {ORIGIN} cannot be used ({error}); import the model anew"
+                raise InputError(field, str(path), remedy) from error
+            return found
     return {}
+
+
+def _check_made(found: Mapping[str, Any]) -> None:
+    """Raises a ValueError where an import left nothing of this kind."""
+    if (
+        not isinstance(found["model"], dict)
+        or not {f"model.{name}" for name in found["model"]} <= rules.MODEL.keys()
+    ):
+        raise ValueError("model does not hold fields of a model")
+    if not all(isinstance(found[name], str) for name in ("layout", "normalize")):
+        raise ValueError("layout and normalize are no text")
 
 
 def check_origin(

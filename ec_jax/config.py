@@ -6,7 +6,9 @@ Nothing here needs JAX, so that a mistake is answered at once.
 import json
 import math
 import re
+import runpy
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ec_jax import data_config, recipes, registry, rules
@@ -110,8 +112,18 @@ def _rules() -> dict[str, Any]:
     return found
 
 
-def validate(config: Any) -> None:
+def defaults() -> Any:
+    """The default config, from its file: a program may have a package ``configs`` of its own."""
+    path = Path(__file__).parent.parent / "configs" / "default.py"
+    return runpy.run_path(str(path))["get_config"]()
+
+
+def validate(config: Any, *, data_there: bool = True) -> None:
     """Checks every field, alone and against the others.
+
+    Args:
+      config: complete.
+      data_there: the sets are looked for, too.
 
     Raises:
       InputError: names the first field that cannot work, its value and the remedy.
@@ -127,7 +139,8 @@ def validate(config: Any) -> None:
         check_contrast(config, data_config.labels(config, request))
     if config.parallel.devices:
         check_batches(config, config.parallel.devices)
-    data_config.check_there(config)  # last: it takes the longest
+    if data_there:
+        data_config.check_there(config)  # last: it takes the longest
 
 
 def without_commas(config: Any) -> set[str]:

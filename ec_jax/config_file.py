@@ -4,7 +4,9 @@ A command declares its own flags by name; ``--config=FILE`` and the fields of th
 ``--config.FIELD=VALUE``, come with them.
 """
 
+import contextlib
 import inspect
+import io
 import os
 import re
 import runpy
@@ -55,8 +57,14 @@ def run(
     def main(argv: Sequence[str]) -> None:
         command.finish(lambda: _work(argv, work, complete), interrupted=interrupted)
 
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            return _parse(argv, own, lists)
+        except KeyboardInterrupt:  # a config file may take its time
+            command.end(130, interrupted)
+
     _define(own)
-    app.run(main, flags_parser=lambda argv: _parse(argv, own, lists))
+    app.run(main, flags_parser=parse)
 
 
 def overridden() -> list[str]:
@@ -74,14 +82,22 @@ def _work(argv: Sequence[str], work: Callable[[Any, Any], None], complete: bool)
 
 def _define(own: Mapping[str, tuple[str, str]]) -> None:
     """The command's own flags; ml_collections adds the config's fields when it has read it."""
-    try:  # ml_collections reads --flagfile already here
-        config_flags.DEFINE_config_file(
-            "config", None, "A file with get_config(), e.g. configs/digits.py.", lock_config=True
-        )
-    except flags.Error as error:
-        command.end(2, str(error))
+    said = io.StringIO()
+    try:  # ml_collections reads --flagfile already here, and of one that names itself absl says so
+        with contextlib.redirect_stderr(said):
+            config_flags.DEFINE_config_file(
+                "config",
+                None,
+                "A file with get_config(), e.g. configs/digits.py.",
+                flags.FLAGS,
+                lock_config=True,
+            )
+    except (flags.Error, ValueError) as error:
+        command.end(2, f"--flagfile: {error}")
+    if said.getvalue():
+        command.end(2, f"--flagfile: {said.getvalue()}")
     for name, (meaning, _) in own.items():
-        flags.DEFINE_string(name, None, meaning)
+        flags.DEFINE_string(name, None, meaning, flags.FLAGS)
 
 
 def _parse(
@@ -184,7 +200,8 @@ def _check_override(field: str, value: str | None, defaults: dict[str, Any]) -> 
         near = f"set one of {', '.join(inside)}" if inside else nearest(field, defaults)
         raise InputError(field, value, f"no such field; {near}")
     switch = isinstance(defaults[field], bool)
-    if switch and (value is None or value.startswith("-")):  # --config.FIELD alone: true
+    # --config.FIELD alone, before another flag: true
+    if switch and (value is None or re.match("--?[a-z]", value)):
         return
     parser, kind = _PARSERS.get(type(defaults[field]), (flags.ArgumentParser(), "a value"))
     try:
@@ -200,7 +217,7 @@ def load(spec: str) -> ConfigDict:
       InputError: no such file, or no config in it; ml_collections would answer with a traceback.
     """
     path, colon, scenario = spec.partition(":")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         known = [*Path(path).parent.glob("*.py"), *Path("configs").glob("*.py")]
         hint = nearest(path, map(str, known)) if known else "give a file, e.g. configs/digits.py"
         raise InputError("--config", spec, f"no such file; {hint}")

@@ -13,15 +13,18 @@ Exit status: 0 done, 2 input that cannot be used, 3 training that could not go o
 stderr.
 """
 
+import functools
 import os
 import shlex
+import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from ec_jax import config as config_lib
-from ec_jax import config_file, data_config
+from ec_jax import config_file, data_config, watched
 from ec_jax import workdir as workdir_lib
 from ec_jax.command import finish
+from ec_jax.errors import MISSED, TrainingError
 
 FLAGS = {"workdir": ("Where the run's results and checkpoints go.", "runs/digits")}
 INTERRUPTED = "interrupted; the same command goes on from the newest checkpoint, if there is one"
@@ -49,8 +52,15 @@ def main(config: Any, flags: Any) -> None:
         Experiment(config, workdir, command).run()
 
 
-def _run_as_one_of_many(config: Any, workdir: str, command: str) -> None:
+def _run_as_one_of_many(config: Any, workdir: str, command: str) -> NoReturn:
     """Runs the experiment together with the other processes of the run."""
+    status = watched.run(functools.partial(_run_together, config, workdir, command))
+    if status == -signal.SIGABRT:
+        raise TrainingError(f"process {config.parallel.process}: {MISSED}")
+    sys.exit(128 - status if status < 0 else status)
+
+
+def _run_together(config: Any, workdir: str, command: str) -> NoReturn:
     from ec_jax import parallel
     from ec_jax.pipeline import Experiment
 
@@ -65,6 +75,7 @@ def _run_as_one_of_many(config: Any, workdir: str, command: str) -> None:
 
     try:
         finish(work, interrupted=INTERRUPTED)
+        parallel.leave(0)
     except SystemExit as end:
         parallel.leave(end.code)
 

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import runpy
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from ec_jax.models.network import Network, Variables
 from ec_jax.pipeline import Experiment, checked
 from ec_jax.report import table
 from ec_jax.scenario import Scenario
-from ec_jax.workdir import write_json
+from ec_jax.workdir import LOCK, contents, locked, write_json
 
 # Methods that must know how a network is made inside.
 UNSUITED = {
@@ -125,7 +124,9 @@ def unlearn(
     scenario = OwnScenario(config, adapted, data, splits, forgotten, moments)
     _check_together(scenario, variables, oracle)
     if workdir is not None:
-        return _run(config, scenario, variables, oracle, Path(workdir).expanduser().absolute())
+        workdir = Path(workdir).expanduser().absolute()
+        with locked(workdir):
+            return _run(config, scenario, variables, oracle, workdir)
     if oracle is not None:
         with config.unlocked():  # no report of what is not kept
             config.stages = "original,oracle,proxy,modules,unlearn,evaluate"
@@ -137,7 +138,7 @@ def unlearn(
 def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
     if method in UNSUITED:
         raise InputError("method", method, f"{UNSUITED[method]}; use another")
-    config = _defaults().unlock()
+    config = config_lib.defaults().unlock()
     known = config_lib.flatten(config)
     for field, value in settings.items():
         if field not in known:
@@ -175,12 +176,6 @@ def _check_together(scenario: "OwnScenario", variables: Mapping[str, Any], oracl
     if variables.get("batch_stats") and scenario.mesh.size > 1:
         remedy = f"BatchNorm of an own module sees one device's images, which {what} would need"
         raise InputError("parallel.devices", config.parallel.devices, f"{remedy}; use 1")
-
-
-def _defaults() -> Any:
-    """The default config, from its file: a program may have a package ``configs`` of its own."""
-    path = Path(__file__).parent.parent / "configs" / "default.py"
-    return runpy.run_path(str(path))["get_config"]()
 
 
 def _check_variables(name: str, tree: Any) -> None:
@@ -319,7 +314,7 @@ def _check_call(
     mark = workdir / "given" / "call.json"
     if mark.is_file() and json.loads(mark.read_text()) == asked:
         return
-    if workdir.exists() and any(workdir.iterdir()):
+    if contents(workdir) - {LOCK}:
         what = "another call's run" if mark.is_file() else "files that are no call's"
         raise InputError("workdir", str(workdir), f"holds {what}; choose a new folder")
     mark.parent.mkdir(parents=True, exist_ok=True)

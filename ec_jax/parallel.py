@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ec_jax.errors import InputError, TrainingError
+from ec_jax.errors import MISSED, InputError, TrainingError
 
 AXIS = "data"  # the one axis over which a batch is cut
 MAPS = ("shard_map", "pmap")
@@ -74,22 +74,21 @@ def together() -> Iterator[None]:
     Raises:
       TrainingError: another process ended, or cannot be reached.
     """
-    with contextlib.ExitStack() as stack:
-        if not primary():
-            nowhere = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-        try:
-            yield
-        except jax.errors.JaxRuntimeError as error:
-            raise TrainingError(
-                f"process {jax.process_index()} of {jax.process_count()}: another process ended or "
-                f"cannot be reached ({str(error).splitlines()[0][:200]}); end all of them and give "
-                "the same commands again: they go on from the newest checkpoint"
-            ) from error
+    if not primary():  # what libraries say beside Python, too
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0][:200]
+        this = f"process {jax.process_index()} of {jax.process_count()}"
+        raise TrainingError(f"{this}: {MISSED} ({reason})") from error
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process at once: at the usual end it would wait for the others."""
+    """Ends this process; without a failure (0) when the others do, else at once."""
+    if not status:
+        jax.distributed.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

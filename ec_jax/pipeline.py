@@ -5,7 +5,7 @@ stage that was cut off goes on from its newest checkpoint. A second start of the
 command therefore does what is missing and nothing else.
 """
 
-import functools
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from ec_jax import checkpoint, methods, parallel, rng
+from ec_jax import checkpoint, digests, methods, parallel, records, rng
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.errors import InputError
+from ec_jax.evaluation.details import environment
 from ec_jax.evaluation.features import Features
 from ec_jax.evaluation.measure import measure
 from ec_jax.models.network import Network, Variables
-from ec_jax.report import html, plots, table
+from ec_jax.records import Records
+from ec_jax.report import files
 from ec_jax.scenario import Scenario
 from ec_jax.training import prepare, supervised
 from ec_jax.training.loop import train
@@ -106,21 +108,44 @@ class Experiment:
             self._check_finished()
 
     def run(self) -> None:
-        """Runs the stages that are asked for and not done."""
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        workdir_lib.write_resolved(self.config, self.workdir)
-        self._write_normalization()
-        for stage in self.stages:
-            if stage in ("evaluate", "report"):
-                getattr(self, f"_{stage}")()
-            elif path := self._brought(stage):
-                found = checkpoint.find_model(path, f"{stage}.checkpoint")
-                print(f"{stage}: taken from {found}", flush=True)
-            elif self._unused(stage):
-                print(f"{stage}: {self.config.method} needs none", flush=True)
-            else:
-                self._train(stage)
-            parallel.wait(stage)  # what one of them has written the others read
+        """Runs the stages that are asked for and not done.
+
+        Raises:
+          InputError: another run is in the workdir, or its records or what it began with are
+            others now.
+          TrainingError: training could not go on.
+        """
+        with contextlib.ExitStack() as held:
+            if parallel.primary():
+                held.enter_context(workdir_lib.locked(self.workdir))
+            parallel.wait("workdir")
+            workdir_lib.write_resolved(self.config, self.workdir)
+            found = config_lib.resolved(self.config)
+            self._records = Records(self.workdir, self._about)
+            with self._records.watch():
+                known = self._records.last("start")
+                if known and known.get("config") != records.config_digest(found):
+                    self._records.begin()  # say, other metrics are asked for
+                self._write_normalization()
+                for stage in self.stages:
+                    self._run(stage)
+                    parallel.wait(stage)  # what one of them has written the others read
+
+    def _run(self, stage: str) -> None:
+        if stage == "evaluate":
+            self._evaluate()
+        elif stage == "report":
+            if parallel.primary():
+                files.write(self.workdir, config_lib.resolved(self.config), self._records)
+        elif path := self._brought(stage):
+            found = checkpoint.find_model(path, f"{stage}.checkpoint")
+            print(f"{stage}: taken from {found}", flush=True)
+            self._note_model(stage)
+        elif self._unused(stage):
+            print(f"{stage}: {self.config.method} needs none", flush=True)
+        else:
+            self._mend(stage)
+            self._note_model(stage, made=self._train(stage))
 
     def _write_normalization(self) -> None:
         """Leaves what a user of the model must know of its images."""
@@ -139,19 +164,60 @@ class Experiment:
             return not self._method.uses_modules
         return stage == "proxy" and "proxy" not in self._method.needs
 
+    # Records.
+
+    def _about(self) -> dict[str, Any]:
+        """What the record of a start says."""
+        config = config_lib.resolved(self.config)
+        found = records.start(config, self._command, environment())
+        if self.stages != ("report",):
+            found["data"] = records.data(self.scenario)
+            self._records.check_data(found["data"])
+        return found
+
+    def _mend(self, stage: str) -> None:
+        """Sets damaged checkpoints of a stage aside, and says so."""
+        folder = self.workdir / "checkpoints" / stage
+        for found in parallel.by_first(lambda: checkpoint.mend(folder), "mend"):
+            left = checkpoint.latest_step(folder)
+            following = "none before it: from the start" if left is None else f"on from step {left}"
+            self._records.add("fault", stage=stage, **found)
+            print(
+                f"{stage}: the checkpoint of step {found['step']} is damaged ({found['reason']}), "
+                f"and set aside as {Path(found['moved']).name}; {following}",
+                flush=True,
+            )
+
+    def _note_model(self, stage: str, made: bool = False) -> None:
+        """Records which model a stage left or was given."""
+        field = f"{stage}.checkpoint" if self._brought(stage) else "checkpoint"
+        found = checkpoint.identity(self._place(stage), self.scenario.model_shapes(), field)
+        known = self._records.last("stage end", stage)
+        if self._brought(stage) and known and known["parameters"] != found["parameters"]:
+            remedy = "is another model than the one this run began with; choose another workdir"
+            raise InputError(field, self._brought(stage), remedy)
+        if Path(found["path"]).is_relative_to(self.workdir):
+            found["path"] = str(Path(found["path"]).relative_to(self.workdir))
+        self._records.note(stage, made, brought=bool(self._brought(stage)), **found)
+
     # Trainings.
 
     def _training(self, stage: str) -> Training:
         points = self.scenario.network(modules=False).points
         return plan(stage, self.config, self.scenario.splits, points, self._method)
 
-    def _train(self, stage: str) -> None:
+    def _train(self, stage: str) -> bool:
+        """Trains what is missing of a stage, if anything is."""
         training = self._training(stage)
         checkpoints = self._checkpoints(stage)
         try:
-            if checkpoints.latest_step() == training.steps:
+            step = checkpoints.latest_step()
+            if step == training.steps:
                 print(f"{stage}: done", flush=True)
-                return
+                return False
+            begun = {"step": step} if step else {}
+            event = "resume" if step else "stage start"
+            self._records.add(event, stage=stage, steps=training.steps, **begun)
             began, batches, extras = time.monotonic(), prepare.Batches(self.scenario), {}
             network = self.scenario.network(training.modules)
             start = self._start(stage, training, network)
@@ -177,7 +243,7 @@ class Experiment:
                 before = prepare.cost(time.monotonic() - began, method, context, batches)
             if not training.steps:  # a closed form, or modules.epochs = 0: fresh modules
                 checkpoints.save(state, {**before, "steps": 0})
-                return
+                return True
             train(
                 stage,
                 state,
@@ -192,6 +258,7 @@ class Experiment:
             )
         finally:
             checkpoints.close()
+        return True
 
     def _remedy(self, stage: str, group: str) -> str:
         new = "start anew in another workdir"
@@ -233,9 +300,10 @@ class Experiment:
 
     def model(self, name: str) -> Variables:
         """The backbone's {"params", "batch_stats"} of a trained model."""
-        stage = MODELS[name]
-        path = self._brought(stage) or self.workdir / "checkpoints" / stage
-        return checkpoint.load_model(path, self.scenario.model_shapes())
+        return checkpoint.load_model(self._place(MODELS[name]), self.scenario.model_shapes())
+
+    def _place(self, stage: str) -> str | Path:
+        return self._brought(stage) or self.workdir / "checkpoints" / stage
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """{model: its numbers}, once they were measured."""
@@ -268,8 +336,12 @@ class Experiment:
         for stage, need in self._forerunners():
             if need == "evaluate":
                 continue
-            step = checkpoint.latest_step(self.workdir / "checkpoints" / need)
-            steps = self._training(need).steps
+            folder = self.workdir / "checkpoints" / need
+            step, steps = checkpoint.latest_step(folder), self._training(need).steps
+            if step == steps and (why := checkpoint.damage(folder / str(step))):
+                remedy = f"{stage} needs {need}, whose {folder / str(step)} is damaged ({why}); "
+                remedy += f"add {need}, which then goes on from the checkpoint before"
+                raise InputError("stages", self.config.stages, remedy)
             if step != steps:
                 remedy = f"{stage} needs {need}, which is at step {step} of {steps}; add {need}"
                 raise InputError("stages", self.config.stages, remedy)
@@ -280,7 +352,11 @@ class Experiment:
         target = self.workdir / "metrics.json"
         if parallel.any_process(target.exists()):
             print("evaluate: done", flush=True)
+            self._records.note("evaluate", False, sha256=digests.of_file(target))
             return
+        for name in MEASURED:
+            self._note_model(MODELS[name])
+        self._records.add("stage start", stage="evaluate")
         began = time.monotonic()
         found = {name: self.model(name) for name in MEASURED}
         models, details = measure(self.scenario, found, known=self._known, seen=self._seen)
@@ -299,6 +375,8 @@ class Experiment:
         workdir_lib.write_json(
             target, {"schema": SCHEMA, "scenario": scenario, "models": models, "cost": cost}
         )
+        parallel.wait("metrics")
+        self._records.note("evaluate", True, sha256=digests.of_file(target))
 
     def _doubt(self, kept: float | None) -> None:
         """Tells of an original that was brought along and knows nothing of the classes."""
@@ -319,24 +397,6 @@ class Experiment:
             return checkpoints.cost()
         finally:
             checkpoints.close()
-
-    def _report(self) -> None:
-        if not parallel.primary():
-            return
-        metrics = json.loads((self.workdir / "metrics.json").read_text())
-        kept = self.workdir / "details.json"  # it is not needed for the numbers
-        details = json.loads(kept.read_text()) if kept.exists() else {}
-        config = config_lib.resolved(self.config)
-        files = {
-            "report.html": functools.partial(html.write, metrics, details, config),
-            "table.md": functools.partial(table.write, metrics),
-            "cka.png": functools.partial(plots.cka_per_stage, metrics),
-        }
-        for name, write in files.items():
-            if not (self.workdir / name).exists():
-                workdir_lib.write_whole(self.workdir / name, write)
-        print(table.text(metrics), flush=True)
-        print(f"Written to {self.workdir}: metrics.json, {', '.join(files)}", flush=True)
 
 
 # Compiled once for the trainings that start from the same network.

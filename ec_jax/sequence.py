@@ -56,13 +56,19 @@ def run(config: Any, workdir: str | Path, command: str = "") -> None:
     """
     workdir = Path(workdir).absolute()
     configs = request_configs(config, workdir)
-    for folder, one in configs.items():
-        workdir_lib.check_workdir(one, workdir / folder)
+    for i, (folder, one) in enumerate(configs.items()):
+        # The last request's result lies elsewhere once the sequence was moved.
+        free = ("original.checkpoint",) if i else ()
+        workdir_lib.check_workdir(one, workdir / folder, free=free)
         checked(one)
+    with workdir_lib.locked(workdir):
+        _run(config, configs, workdir, command)
+
+
+def _run(config: Any, configs: Mapping[str, Any], workdir: Path, command: str) -> None:
     for i, (folder, one) in enumerate(configs.items()):
         experiment = Experiment(one, workdir / folder, command)
         if not i:  # the first has made the checks that can be made before work starts
-            workdir.mkdir(parents=True, exist_ok=True)
             workdir_lib.write_resolved(config, workdir)
         print(f"{folder} of {len(configs)}: forget {one.forget.classes}", flush=True)
         try:

@@ -31,6 +31,7 @@ from ec_jax import config as config_lib
 from ec_jax import config_file, recipes
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import InputError, nearest
+from ec_jax.rules import INT32
 
 FLAGS = {
     "sweep": ("The file with get_rows(config).", "configs/sweeps/methods.py"),
@@ -39,7 +40,8 @@ FLAGS = {
     "rows": ("Which rows, separated by commas; all without it.", "ec,scrub+ec"),
     "only": ("plan: says what is missing, as JSON; shared: trains what the cells share.", "plan"),
 }
-_NAME = re.compile(r"[\w+.=-]+")  # of a row, which becomes that of a file
+_NAME = re.compile(r"[\w+=][\w+.=-]{,99}")  # of a row, which becomes that of a file
+_SEED = re.compile("[0-9]{1,10}")
 
 
 def main(config: Any, flags: Any, lists: dict[str, list[Any]]) -> None:
@@ -196,7 +198,7 @@ def load_rows(path: str, config: Any) -> dict[str, dict[str, Any]]:
     Raises:
       InputError: no such file, or not a sweep's.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         near = [str(p) for p in Path("configs/sweeps").glob("*.py")]
         hint = nearest(path, near) if near else "give a file, e.g. configs/sweeps/methods.py"
         raise InputError("--sweep", path, f"no such file; {hint}")
@@ -212,9 +214,12 @@ def load_rows(path: str, config: Any) -> dict[str, dict[str, Any]]:
     except (Exception, SystemExit) as error:
         remedy = f"get_rows(config): {type(error).__name__}: {error}; correct the file"
         raise InputError("--sweep", path, remedy) from error
+    if not rows:
+        raise InputError("--sweep", path, "get_rows(config) gives no row; give one")
     for row in rows:
         if not _NAME.fullmatch(row) or "-seed" in row:
-            remedy = f"the row {row!r} names files; letters, digits and _ + - . = alone"
+            remedy = f"the row {row!r} names files; at most 100 letters, digits and _ + - . =, the "
+            remedy += "first none of - and ."
             raise InputError("--sweep", path, remedy)
     return rows
 
@@ -257,8 +262,8 @@ def _chosen(rows: dict[str, dict[str, Any]], spec: str | None) -> dict[str, dict
 def seeds(flag: str, spec: str) -> list[int]:
     """Those that a flag lists, separated by commas."""
     found = spec.split(",")
-    if not all(seed.isdecimal() for seed in found):
-        raise InputError(f"--{flag}", spec, "give integers >= 0, e.g. 0,1,2")
+    if not all(_SEED.fullmatch(seed) and int(seed) <= INT32 for seed in found):
+        raise InputError(f"--{flag}", spec, f"give integers >= 0 and <= {INT32}, e.g. 0,1,2")
     return [int(seed) for seed in found]
 
 

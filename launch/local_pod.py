@@ -7,7 +7,8 @@ What follows ``--`` are the flags of ``ec_jax.main``. On a machine without accel
 process gets its own virtual CPU devices: the rehearsal of a real pod, with its processes,
 messages and common checkpoints.
 
-Exit status: 0 if all processes ended so, else that of the first one that did not.
+Exit status: 0 if all processes ended so, else the largest: that of one that was killed goes before
+that of the others, which only miss it.
 """
 
 import signal
@@ -62,16 +63,15 @@ def _wait(group: Sequence[subprocess.Popen]) -> int:
     # Both are the processes' own matter: at Ctrl-C they get the signal from the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _end(group, signal.SIGTERM))
-    first, patience = 0, None
+    patience = None
     while any(process.poll() is None for process in group):
-        failed = [process.returncode for process in group if process.returncode]
-        if failed and patience is None:
-            first, patience = failed[0], time.monotonic() + PATIENCE
+        if patience is None and any(process.returncode for process in group):
+            patience = time.monotonic() + PATIENCE
         if patience and time.monotonic() > patience:
             _end(group, signal.SIGKILL)
         time.sleep(_EACH)
-    failed = first or next((p.returncode for p in group if p.returncode), 0)
-    return 128 - failed if failed < 0 else failed  # as shells tell of a signal
+    ended = [process.returncode for process in group]
+    return max(128 - status if status < 0 else status for status in ended)  # as shells say it
 
 
 def _end(group: Sequence[subprocess.Popen], how: int) -> None:

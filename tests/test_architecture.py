@@ -12,20 +12,21 @@ PACKAGE = ROOT / "ec_jax"
 
 # A module may import those of its own layer and of the layers before it.
 LAYERS = [
-    {"errors", "rng", "registry", "rules", "recipes", "termination"},
+    {"errors", "rng", "registry", "rules", "recipes", "termination", "watched"},
     {"parallel"},
     {"data", "models", "losses", "kernels"},
     {"methods"},
     {"data_config"},
     {"config"},
-    {"workdir", "command"},
+    {"workdir", "command", "digests"},
+    {"records"},
     {"scenario", "config_file"},
     {"training", "checkpoint", "torch_files"},
     {"evaluation"},
     {"report"},
     {"pipeline", "own"},
     {"cells", "sequence"},
-    {"main", "audit", "compare", "sweep", "convert"},
+    {"main", "audit", "verify", "compare", "sweep", "convert", "preflight"},
     {"tune"},
 ]
 # Rooms of one layer that know nothing of each other.

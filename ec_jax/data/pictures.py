@@ -20,6 +20,7 @@ import numpy as np
 from ec_jax.errors import InputError
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _TRIES = 10  # cuts that are drawn before the middle is taken
 _DRAWN = 4  # numbers a try takes
 # What decoding raises; Pillow's own error is an OSError without a number.
@@ -40,12 +41,14 @@ class Files:
     Attributes:
       read: ``index -> bytes``.
       name: ``index -> str``, by which a user finds a picture.
+      identity: ``index -> str``: which picture it is, wherever the set lies; reads none.
       count: how many.
       field: of the config that says where they are.
     """
 
     read: Callable[[int], bytes]
     name: Callable[[int], str]
+    identity: Callable[[int], str]
     count: int
     field: str
 
@@ -88,6 +91,10 @@ class Pictures:
     def name(self, row: int) -> str:
         """By which a user finds a picture."""
         return self._files.name(int(self._rows[row]))
+
+    def identity(self, row: int) -> str:
+        """Which picture it is, wherever the set lies."""
+        return self._files.identity(int(self._rows[row]))
 
     def sound(self) -> tuple[np.ndarray, list[str]]:
         """Rows of the pictures that can be decoded, and the names of those that cannot.
@@ -178,7 +185,8 @@ def decode(data: bytes) -> Any:
     """
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(data))
+    # Pillow knows more formats, and calls other programs for some.
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
     if picture.mode.startswith("I"):  # 16 bits a pixel, which conversion would clip to 8
         picture = picture.point(lambda value: value / 256).convert("L")
     # Grey, CMYK and palettes become colours; of what is transparent the colour alone counts.

@@ -54,7 +54,7 @@ def measure(
 
 def features(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, dict[str, Features]]:
     """{model: {split: Features}}, for ``measure``; {} where it needs whole activations."""
-    return {} if _maps(scenario) else _features(scenario, models, {})[0]
+    return {} if compares_maps(scenario) else _features(scenario, models, {})[0]
 
 
 def _features(
@@ -68,9 +68,8 @@ def _features(
     streamed: dict[str, dict[str, float]] = {name: {} for name in models}
     for split, rows in scenario.measured.items():
         images, labels = scenario.data.images_and_labels(split, rows)
-        watch = StreamedCKA(models, suite.REFERENCES) if _maps(scenario) else None
-        batch = _batch_size(scenario)
-        title = f"evaluate: {split}"
+        watch = StreamedCKA(models, suite.REFERENCES) if compares_maps(scenario) else None
+        batch, title = batch_size(scenario), f"evaluate: {split}"
         parts = extract(forwards, images, labels, batch, title, watch, parallel.part())
         for name, part in parts.items():
             found[name][split] = part
@@ -79,14 +78,15 @@ def _features(
 
 
 def _forwards(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Forward]:
-    mesh, forward = scenario.mesh, _forward(scenario)
+    mesh, forward = scenario.mesh, make_forward(scenario)
     return {
-        name: _bound(forward, parallel.replicate(_as_network(tree), mesh), mesh)
+        name: _bound(forward, parallel.replicate(as_network(tree), mesh), mesh)
         for name, tree in models.items()
     }
 
 
-def _batch_size(scenario: Scenario) -> int:
+def batch_size(scenario: Scenario) -> int:
+    """Images of a forward pass, on all devices."""
     # Padded anyway: any number of devices can share it.
     return math.ceil(scenario.config.data.eval_batch_size / scenario.mesh.size) * scenario.mesh.size
 
@@ -97,16 +97,18 @@ def _transferred(
     if not scenario.transfer:
         return {}
     forwards, neighbors = _forwards(scenario, models), scenario.config.evaluation.neighbors
-    sets, batch = scenario.transfer, _batch_size(scenario)
+    sets, batch = scenario.transfer, batch_size(scenario)
     return transfer.measure(forwards, sets, batch, neighbors, scenario.mesh)
 
 
-def _maps(scenario: Scenario) -> bool:
+def compares_maps(scenario: Scenario) -> bool:
+    """Whole activations are compared, as they come."""
     chosen = suite.chosen(scenario.config.evaluation.metrics)
     return scenario.config.evaluation.features == "map" and "cka" in chosen
 
 
-def _as_network(tree: Variables) -> Variables:
+def as_network(tree: Variables) -> Variables:
+    """The variables of a network without modules, of its backbone's."""
     return {collection: {"backbone": part} for collection, part in tree.items()}
 
 
@@ -118,7 +120,7 @@ def _bound(forward: Any, variables: Variables, mesh: jax.sharding.Mesh) -> Any:
     return bound
 
 
-def _forward(scenario: Scenario) -> Any:
+def make_forward(scenario: Scenario) -> Any:
     """``(variables, uint8 images) -> (pooled features, logits, maps)``, compiled once."""
     network, (mean, std) = scenario.network(modules=False), scenario.moments
 
@@ -128,7 +130,7 @@ def _forward(scenario: Scenario) -> Any:
         return (
             {p: spatial_mean(a) for p, a in maps.items()},
             logits,
-            maps if _maps(scenario) else {},
+            maps if compares_maps(scenario) else {},
         )
 
     # Of several processes each gets all of it: every one of them has the features of all images.
@@ -145,7 +147,7 @@ def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, 
     return {
         name: Subject(
             scenario.network(modules=False),
-            jax.device_put(_as_network(tree), device),
+            jax.device_put(as_network(tree), device),
             images,
             *scenario.moments,
         )

@@ -29,14 +29,22 @@ _FEW = 100  # images below which differences of k-NN and probe are mostly chance
 
 
 def write(
-    metrics: Mapping[str, Any], details: Mapping[str, Any], config: Mapping[str, Any], path: Path
+    metrics: Mapping[str, Any],
+    details: Mapping[str, Any],
+    config: Mapping[str, Any],
+    path: Path,
+    *,
+    certificate: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the page; see ``document`` for the arguments."""
-    path.write_text(document(metrics, details, config), encoding="utf-8")
+    path.write_text(document(metrics, details, config, certificate), encoding="utf-8")
 
 
 def document(
-    metrics: Mapping[str, Any], details: Mapping[str, Any], config: Mapping[str, Any]
+    metrics: Mapping[str, Any],
+    details: Mapping[str, Any],
+    config: Mapping[str, Any],
+    certificate: Mapping[str, Any] | None = None,
 ) -> str:
     """A run as one HTML page that needs nothing else.
 
@@ -45,6 +53,7 @@ def document(
         the page then says so.
       details: the contents of ``details.json``; any key may be missing.
       config: the resolved config, nested; may be empty.
+      certificate: the contents of the ``certificate.json`` beside the page; None: there is none.
 
     Returns:
       HTML5. The same arguments give the same text.
@@ -67,6 +76,7 @@ def document(
         sections.predictions(run),
         sections.cost(run),
         _rerun(run),
+        *([_certificate(certificate)] if certificate else []),
         _glossary(),
         _everything(run),
     ]
@@ -318,6 +328,28 @@ def _rerun(run: Run) -> Section:
         else page.paragraphs("The environment was not recorded.")
     )
     return Section("rerun", "How to run it again", body)
+
+
+def _certificate(found: Mapping[str, Any]) -> Section:
+    body = page.paragraphs(
+        "Which model was made from which data, by the digests (SHA-256) that the run recorded. "
+        "They show a later change of one part; they are not signed, and prove nothing against "
+        "someone who writes all parts anew."
+    )
+    body += '<p>In full: <a href="certificate.json">certificate.json</a>, made of events.jsonl; '
+    body += "verified by <code>python -m ec_jax.audit --verify FOLDER</code>.</p>"
+    rows = [
+        [f"{words.SPLITS[split].capitalize()}, {part['images']:,} images", part["sha256"]]
+        for split, part in (found["data"] or {}).items()
+    ]
+    rows += [
+        [f"Parameters of the {name} model", model["parameters"]]
+        for name, model in found["models"].items()
+    ]
+    rows.append(["Metrics, on which the verdict rests", found["metrics"]["sha256"] or "–"])
+    columns = [Column("What"), Column("SHA-256")]
+    body += page.collapsible("The digests", page.table("What was recorded", columns, rows))
+    return Section("certificate", "The record", body)
 
 
 def _glossary() -> Section:

@@ -31,9 +31,8 @@ KINDS = {  # {what a file may be: its bytes}
 
 def of(contents, size=16, resize=20):
     """``Pictures`` of bytes."""
-    files = pictures.Files(
-        contents.__getitem__, "picture {}".format, len(contents), "data.data_dir"
-    )
+    name = "picture {}".format
+    files = pictures.Files(contents.__getitem__, name, name, len(contents), "data.data_dir")
     return pictures.Pictures(files, size=size, resize=resize)
 
 
@@ -148,7 +147,7 @@ def test_a_machine_at_its_limits_is_no_damaged_picture():
     def read(index):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    files = pictures.Files(read, "picture {}".format, 2, "data.data_dir")
+    files = pictures.Files(read, "picture {}".format, str, 2, "data.data_dir")
     found = pictures.Pictures(files, size=16, resize=20)
     with pytest.raises(InputError, match=r"'picture \d': cannot be read \(.*Too many open files"):
         found.sound()

@@ -75,7 +75,7 @@ def shown(data, part):
 
 def still(data):
     """A JPEG's bytes as evaluation sees them."""
-    files = pictures.Files(lambda _: data, lambda _: "", 1, "")
+    files = pictures.Files(lambda _: data, str, str, 1, "")
     return pictures.Pictures(files, size=16, resize=20)[0:1][0].tobytes()
 
 

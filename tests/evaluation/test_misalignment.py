@@ -78,8 +78,6 @@ def measured(splits):
     """The numbers that a suite of accuracy, probe and misalignment gives."""
     each = (m.run(splits, ALONE) for m in (accuracy, probe, misalignment))
     values = {k: v for found in each for k, v in found.items()}
-        k: v for m in (accuracy, probe, misalignment) for k, v in m.run(splits, ALONE).items()
-    }
     values |= misalignment.derive(values, {}, ("stage1", list(splits["forget_test"].points)[-1]))
     return {k: v for k, v in values.items() if k.startswith("misalignment/")}
 

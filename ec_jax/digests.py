@@ -1,0 +1,108 @@
+"""SHA-256 of what a run reads and leaves: files, folders of files, arrays, splits of data.
+
+Nothing here needs JAX.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ec_jax.data.pictures import Pictures
+
+SEAL = "digest.json"  # in a folder: {"files": {path: [bytes, SHA-256]}} of all others in it
+_ROWS = 4096  # images that are looked at at once
+
+
+def of_file(path: Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_json(value: Any) -> str:
+    """SHA-256 of a value as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def of_arrays(arrays: Mapping[str, Any]) -> str:
+    """SHA-256 of names, types, shapes and contents, in the order of the names."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def of_images(images: Any, labels: np.ndarray, rows: np.ndarray) -> str:
+    """SHA-256 of the rows of a split, and of the images and labels that they are.
+
+    Args:
+      images: uint8 or floating point [n, h, w, c]; or pictures on disk, of which name, size in
+        bytes and label count: to read a million of them would take longer than to unlearn.
+      labels: integers [n].
+      rows: int64 [k].
+    """
+    found = hashlib.sha256(np.asarray(rows, "<i8").tobytes())
+    found.update(np.asarray(labels[rows], "<i8").tobytes())
+    if isinstance(images, Pictures):
+        for row in rows:
+            found.update(f"{images.identity(int(row))}\n".encode())
+        return found.hexdigest()
+    found.update(f"{images.dtype.str} {images.shape[1:]}\n".encode())
+    for start in range(0, len(rows), _ROWS):
+        found.update(np.ascontiguousarray(images[rows[start : start + _ROWS]]).tobytes())
+    return found.hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Leaves ``digest.json`` in a folder: the size and the SHA-256 of every file in it."""
+    files = {
+        p.relative_to(folder).as_posix(): [p.stat().st_size, of_file(p)] for p in _files(folder)
+    }
+    path = folder / SEAL
+    part = path.with_name(f"{SEAL}.part")
+    part.write_text(json.dumps({"schema": 1, "files": files}, indent=1, sort_keys=True) + "\n")
+    part.replace(path)
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    outside = (folder / SEAL, folder / f"{SEAL}.part")
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p not in outside)
+
+
+def sealed(folder: Path) -> bool:
+    """There is a ``digest.json``."""
+    return (folder / SEAL).is_file()
+
+
+def damage(folder: Path, part: str = "") -> str:
+    """What is wrong with a sealed folder; empty where nothing is.
+
+    Args:
+      folder: with a ``digest.json``.
+      part: the one folder in it that counts; empty: all of it.
+    """
+    try:
+        files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
+        listed = [(name, int(size), str(sha)) for name, (size, sha) in files.items()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{SEAL} cannot be read"
+    for name, size, sha in listed:
+        if part and not name.startswith(f"{part}/"):
+            continue
+        path = folder / name
+        try:
+            if (there := path.stat().st_size) != size:
+                return f"{name} has {there} bytes of {size}"
+            if of_file(path) != sha:
+                return f"{name} has other bytes than were written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+        except OSError as error:
+            return f"{name}: {error.strerror}"
+    return ""
