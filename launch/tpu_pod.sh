@@ -150,6 +150,7 @@ start() {
   on_all "cd ec_jax
 if kill \"\$(cat run.pid)\" 2>/dev/null; then tail --pid=\"\$(cat run.pid)\" -f /dev/null; fi
 echo \$\$ > run.pid
+export EC_JAX_JOB=$(printf %q "${EC_JAX_JOB:-tpu-$zone-$name}")
 exec .venv/bin/python -m $module$flags"
 }
 
