@@ -62,6 +62,12 @@ def test_a_file_or_values_and_no_seeds_among_them():
         sweep._rows(None, {"seed": [0, 1]}, None)
 
 
+def test_rows_with_long_names_belong_into_a_file():
+    fields = {f"unlearn.optimizer.{name}": [0.5] for name in ("learning_rate", "momentum", "clip")}
+    with pytest.raises(InputError, match="is too long a name for a row; write a file"):
+        sweep._rows(None, fields | {"original.optimizer.momentum": [0.5, 0.6]}, None)
+
+
 def test_a_plan_says_what_is_missing_and_a_text_with_commas_is_one_value(tmp_path):
     flags = ["--config.ec.temperature", "0.1,0.5", "--config.forget.classes=3,5"]
     flags = [*SMALL, *flags, "--config.ec.lambda=1,2", f"--workdir={tmp_path / 'grid'}"]

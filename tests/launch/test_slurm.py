@@ -118,6 +118,8 @@ def test_a_cancelled_run_saves_and_stays_away(slurm, tmp_path):
     done = launch("slurm", "--", *flags)
     job, log = re.match(r"job (\d+): (.*)", done.stdout).groups()
     until(lambda: "original: step " in _read(log), "it trains", 200)
+    # By this name it is known when it is queued again, on whatever machine.
+    assert json.loads(_read(tmp_path / "run" / "lock"))["job"] == f"slurm-{job}"
     subprocess.run(["scancel", job], check=True)
     until(lambda: not said("squeue", "--noheader"), "it has ended", 100)
     assert "original: saved at step" in _read(log)
