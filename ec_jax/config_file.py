@@ -101,7 +101,7 @@ def _parse(argv: Sequence[str], own: Mapping[str, tuple[str, str]]) -> list[str]
     """absl's parser, answering mistakes with one line and exit status 2."""
     try:
         given = _given(flags.FLAGS.read_flags_from_files(list(argv)))
-        if not _HELP & given.keys():
+        if not _HELP & dict(given).keys():
             _check(given, own)
         # ml_collections reads a field's name as Python, to which lambda is no name.
         sys.argv = [re.sub(r"^(--?config\.ec)\.lambda\b", r'\1["lambda"]', a) for a in argv]
@@ -111,31 +111,34 @@ def _parse(argv: Sequence[str], own: Mapping[str, tuple[str, str]]) -> list[str]
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, ("config", *own))
         remedy = f"no such flag; {near} fields of the config are --config.FIELD=VALUE"
-        command.end(2, str(InputError(f"--{error.flagname}", given.get(error.flagname), remedy)))
+        command.end(
+            2, str(InputError(f"--{error.flagname}", dict(given).get(error.flagname), remedy))
+        )
     except Exception as error:  # what else absl and ml_collections find wrong
         command.end(2, str(error))
 
 
-def _given(arguments: Sequence[str]) -> dict[str, str | None]:
-    """{flag: value} as written, in either form: ``--name=value`` and ``--name value``."""
-    found = {}
+def _given(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
+    """(flag, value) of each as written, in either form: ``--name=value`` and ``--name value``."""
+    found = []
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         name, equals, value = argument.lstrip("-").partition("=")
         if not argument.startswith("-"):
             continue
-        if name in found and name == "config":  # ml_collections would define its fields twice
+        if name == "config" and name in dict(found):  # ml_collections would define its fields twice
             raise InputError("--config", value or following, "given twice; give one file")
-        found[name] = value if equals else following
+        found.append((name, value if equals else following))
     return found
 
 
-def _check(given: dict[str, str | None], own: Mapping[str, tuple[str, str]]) -> None:
+def _check(given: Sequence[tuple[str, str | None]], own: Mapping[str, tuple[str, str]]) -> None:
     """Refuses what absl and ml_collections answer with a traceback or without a remedy."""
-    if not given.get("config"):
-        raise InputError("--config", given.get("config"), "give a file, e.g. configs/digits.py")
-    defaults = config_lib.flatten(load(given["config"]))
-    names = [name.removeprefix("no") for name in given]
-    for name, value in zip(names, given.values(), strict=True):
+    config = dict(given).get("config")
+    if not config:
+        raise InputError("--config", config, "give a file, e.g. configs/digits.py")
+    defaults = config_lib.flatten(load(config))
+    names = [name.removeprefix("no") for name, _ in given]
+    for name, (_, value) in zip(names, given, strict=True):
         if name in own and value is None:
             raise missing(name, value, own)
         if not name.startswith("config."):
