@@ -9,10 +9,10 @@ import pytest
 from small_run import small
 
 from ec_jax import checkpoint, digests, records, verify
-from ec_jax.data import splits
 from ec_jax.errors import InputError
 from ec_jax.pipeline import Experiment
 
+SPLITS = ("forget_train", "retain_train", "forget_test", "retain_test")
 MODELS = ("original", "oracle", "unlearned")
 
 
@@ -39,7 +39,7 @@ def newest(workdir, stage):
 
 
 def largest(step):
-    return max(step.rglob("d/*"), key=lambda p: p.stat().st_size)
+    return max((step / "model").rglob("d/*"), key=lambda p: p.stat().st_size)
 
 
 def cut(step):
