@@ -4,13 +4,16 @@ Prints a table a group, writes ``benchmarks/results/GROUP.json`` and, made of it
 in ``benchmarks/README.md``. ``--smoke`` takes tiny sizes, checks the values and writes nothing.
 """
 
-import argparse
 import json
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import cka, extraction, knn, memory, pictures, timing
+from ec_jax import command
+from ec_jax.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent
 README = FOLDER / "README.md"
@@ -96,16 +99,15 @@ def written(results: dict[str, Any]) -> str:
     return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
 
 
-def main() -> None:
+def main(given: Sequence[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser = command.Parser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--smoke", action="store_true", help="tiny sizes; values only")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(BENCHMARKS):
-        parser.error(
-            f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
-        )
+    arguments = parser.parse(given)
+    for name in arguments.names:
+        if name not in BENCHMARKS:
+            raise InputError("NAME", name, f"no benchmark; there are {', '.join(BENCHMARKS)}")
     for group, known in GROUPS.items():
         if names := [name for name in known if name in (arguments.names or known)]:
             _run(group, names, arguments.smoke)
@@ -127,4 +129,4 @@ def _run(group: str, names: list[str], smoke: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.finish(lambda: main(sys.argv[1:]))

@@ -190,7 +190,12 @@ def get_config() -> ConfigDict:
 
     c.parallel = ConfigDict()
     c.parallel.map = "shard_map"  # shard_map | pmap
-    c.parallel.devices = 0  # devices used; 0 = all. On CPU this many virtual devices are made
+    # Devices used, of all processes together; 0 = all. On CPU this many virtual devices are made.
+    c.parallel.devices = 0
+    # Of a run of several processes, which all get the same command (docs/scaling.md):
+    c.parallel.coordinator = ""  # HOST:PORT of the first | auto: a TPU pod, Slurm, … says it all
+    c.parallel.processes = 1  # how many, >= 1, where the coordinator is HOST:PORT
+    c.parallel.process = 0  # which of them this one is, from 0; the one field that differs
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = 100  # steps between two checkpoints, >= 1

@@ -22,8 +22,8 @@ from typing import Any
 
 from docs import grids, study
 from docs.study import IMAGES, ROOT, SCENARIOS
+from ec_jax import command, config_file, recipes
 from ec_jax import config as config_lib
-from ec_jax import config_file, recipes
 from ec_jax.errors import InputError
 from ec_jax.report import plots, table, tradeoff
 from ec_jax.workdir import FREE, check_workdir, write_json, write_whole
@@ -290,20 +290,20 @@ def publish(name: str, workdir: Path) -> None:
     Args:
       name: SCENARIO, of the study, or GRID/SCENARIO.
       workdir: of the sweep.
+
+    Raises:
+      InputError: no such scenario, or the sweep is of another config.
     """
     grid, _, scenario = name.rpartition("/")
     if scenario not in SCENARIOS or (grid and grid not in grids.SWEEPS):
         listed = f"one of {', '.join(SCENARIOS)}, or {'|'.join(grids.SWEEPS)}/ before it"
-        sys.exit(f"scenario {name!r}: {listed}")
+        raise InputError("SCENARIO", name, listed)
     config = recipes.complete(config_file.load(SCENARIOS[scenario])).unlock()
     config.update_from_flattened_dict(grids.SETTINGS.get(grid, {}))
     files = sorted((workdir / "results").glob("*.json"))
-    try:
-        if not files:
-            raise InputError("WORKDIR", str(workdir), "holds no results; give that of a sweep")
-        check_workdir(config, workdir)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    if not files:
+        raise InputError("WORKDIR", str(workdir), "holds no results; give that of a sweep")
+    check_workdir(config, workdir)
     if grid:
         grids.take(grid, scenario, files)
         return
@@ -417,9 +417,14 @@ def audit_page() -> str:
 
 def main(arguments: list[str]) -> None:
     """The command."""
-    if arguments:
-        scenario, workdir = arguments
-        publish(scenario, Path(workdir))
+    parser = command.Parser(prog="python -m docs.publish", description=__doc__)
+    parser.add_argument("scenario", metavar="SCENARIO", nargs="?")
+    parser.add_argument("workdir", metavar="WORKDIR", nargs="?")
+    found = parser.parse(arguments)
+    if found.scenario:
+        if not found.workdir:
+            raise InputError("WORKDIR", None, "give that of ec_jax.sweep")
+        publish(found.scenario, Path(found.workdir))
     pages = {"docs/results.md": results_page, "README.md": readme, "docs/audit.md": audit_page}
     for name, text in {name: page() for name, page in pages.items()}.items():
         (ROOT / name).write_text(text)
@@ -441,4 +446,4 @@ def pictures() -> dict[str, tradeoff.Plot]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command.finish(lambda: main(sys.argv[1:]))

@@ -38,6 +38,33 @@ class Cells:
         self._config, self._folder = config, folder
         self._last: tuple[Any, ...] = (None,)  # what was measured last, as cells come seed by seed
 
+    def references_name(self, config: Any) -> str:
+        """The name of the original and the oracle that a cell starts from."""
+        return f"references-{_digest(config, _ON_REFERENCES)}"
+
+    def is_shared(self, config: Any) -> bool:
+        """All that a cell shares with others is trained and measured."""
+        references = self._folder / self.references_name(config)
+        there = [references / "done", _measured_file(config, references)]
+        if _uses_starts(config):
+            there.append(self._folder / self._starts_name(config) / "done")
+        return all(path.is_file() for path in there)
+
+    def share(self, config: Any) -> None:
+        """Trains and measures what a cell shares with others, unless that is done.
+
+        Cells that run at once must not do this at once: they would train into the same folders.
+
+        Args:
+          config: of the cell; complete and valid.
+        """
+        if self.is_shared(config):
+            return
+        references = self._references(config)
+        self._measured(config, references)
+        if _uses_starts(config):
+            self._starts(config, references)
+
     def run(self, config: Any, cell: Path) -> dict[str, Any]:
         """Runs a cell, or finishes one that was cut off.
 
@@ -72,15 +99,17 @@ class Cells:
     def _references(self, config: Any) -> Path:
         """The workdir of the original and the oracle."""
         shared = self._shared(config, _ON_REFERENCES)
-        name = f"references-{_digest(shared, _ON_REFERENCES)}"
-        return self._train(shared, BROUGHT, self._folder / name)
+        return self._train(shared, BROUGHT, self._folder / self.references_name(config))
 
     def _starts(self, config: Any, references: Path) -> Path:
         """The workdir of the proxy and the modules."""
         shared = self._shared(config, _ON_STARTS)
-        folder = self._folder / f"starts-{_digest(shared, _ON_STARTS)}"
+        folder = self._folder / self._starts_name(config)
         _link(references, BROUGHT, folder)
         return self._train(shared, STARTS, folder)
+
+    def _starts_name(self, config: Any) -> str:
+        return f"starts-{_digest(config, _ON_STARTS)}"
 
     def _shared(self, config: Any, fields: tuple[str, ...]) -> Any:
         """The common config with the fields of a cell on which a training depends."""
@@ -100,7 +129,7 @@ class Cells:
 
     def _measured(self, config: Any, references: Path) -> tuple[dict, dict]:
         """({model: its numbers}, {model: its features}) of original and oracle."""
-        path = references / f"measured-{_digest(config, ('evaluation.',))}.json"
+        path = _measured_file(config, references)
         if self._last[0] != path:
             c = config.copy_and_resolve_references().unlock()
             c.stages = ",".join(BROUGHT)
@@ -112,6 +141,10 @@ class Cells:
                 workdir_lib.write_json(path, numbers)
             self._last = path, json.loads(path.read_text()), seen
         return self._last[1:]
+
+
+def _measured_file(config: Any, references: Path) -> Path:
+    return references / f"measured-{_digest(config, ('evaluation.',))}.json"
 
 
 def _uses_starts(config: Any) -> bool:

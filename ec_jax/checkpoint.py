@@ -9,7 +9,8 @@ whole or not at all. What a disk or a copy does to it later is seen by ``digest.
 was written, is taken if all of it can be read, and gets one.
 """
 
-import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from ec_jax import digests, rules
-from ec_jax.errors import InputError
+from ec_jax import digests, parallel, rules
+from ec_jax.errors import InputError, TrainingError, no_space
 from ec_jax.models.network import Variables
 from ec_jax.training.state import TrainState
+from ec_jax.workdir import read_json
 
 _MANIFEST = bytes.fromhex("0cdb3a2a")  # what a manifest of arrays begins with
 ORIGIN = "origin.json"  # beside an imported model: what it was made from
@@ -55,18 +57,30 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, cost: Mapping[str, float]) -> None:
-        """Writes the state at its own step, with what it has cost so far."""
+        """Writes the state at its own step, with what it has cost so far.
+
+        Raises:
+          TrainingError: there is no space for it; those before it stay as they are.
+        """
         model, rest = _take_apart(state)
         step = int(state.step)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                training=ocp.args.StandardSave(rest),
-                cost=ocp.args.JsonSave(dict(cost)),
-            ),
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(model),
+            training=ocp.args.StandardSave(rest),
+            cost=ocp.args.JsonSave(dict(cost)),
         )
-        digests.seal(self._folder / str(step))
+        try:
+            self._manager.save(step, args=items)
+            if parallel.primary():  # when all have written
+                digests.seal(self._folder / str(step))
+        except Exception as error:  # orbax and tensorstore have no common one
+            if not (reason := no_space(error)):
+                raise
+            raise TrainingError(
+                f"{self._folder}: step {step} cannot be saved: {reason}; free some space and give "
+                "the same command again: it goes on from the newest checkpoint"
+            ) from error
+        parallel.wait("checkpoint")
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, float]]:
         """The newest checkpoint, with the shapes, types and devices of ``like``.
@@ -135,7 +149,8 @@ def _put_together(model: dict, rest: dict) -> TrainState:
 
 def latest_step(folder: Path) -> int | None:
     """The newest checkpoint's step in a training's folder, or None; opens nothing."""
-    return max((int(p.name) for p in folder.glob("*") if p.name.isdigit()), default=None)
+    names = (p.name for p in folder.glob("*"))
+    return max((int(n) for n in names if re.fullmatch("[0-9]{1,18}", n)), default=None)
 
 
 def damage(step: Path) -> str:
@@ -154,7 +169,7 @@ def damage(step: Path) -> str:
         except Exception as error:  # orbax and tensorstore have no common one
             return f"{item} cannot be read: {_in_short(error)}"
     try:
-        json.loads((step / "cost" / "metadata").read_text(encoding="utf-8"))
+        read_json(step / "cost" / "metadata")
     except (OSError, ValueError) as error:
         return f"cost cannot be read: {_in_short(error)}"
     return ""
@@ -198,11 +213,11 @@ def find_model(path: str | Path, field: str) -> Path:
     Raises:
       InputError: nothing of the kind is there, or it is damaged.
     """
-    path = Path(path).expanduser().absolute()
+    path = Path(os.path.expanduser(path)).absolute()
     for folder in (path, path / "model", path / str(latest_step(path)) / "model"):
         if digests.sealed(folder.parent) and (why := digests.damage(folder.parent, "model")):
             raise _unreadable(path, field, why)
-        if (folder / "_METADATA").is_file():
+        if os.path.isfile(folder / "_METADATA"):
             return folder
     raise InputError(
         field,
@@ -336,8 +351,25 @@ def origin(path: str | Path, field: str) -> dict[str, Any]:
     folder = find_model(path, field)
     for place in (folder, folder.parent):
         if (place / ORIGIN).is_file():
-            return json.loads((place / ORIGIN).read_text(encoding="utf-8"))
+            try:
+                found = {"model": {}, "layout": "", "normalize": "", **read_json(place / ORIGIN)}
+                _check_made(found)
+            except ValueError as error:
+                remedy = f"its {ORIGIN} cannot be used ({error}); import the model anew"
+                raise InputError(field, str(path), remedy) from error
+            return found
     return {}
+
+
+def _check_made(found: Mapping[str, Any]) -> None:
+    """Raises a ValueError where an import left nothing of this kind."""
+    if (
+        not isinstance(found["model"], dict)
+        or not {f"model.{name}" for name in found["model"]} <= rules.MODEL.keys()
+    ):
+        raise ValueError("model does not hold fields of a model")
+    if not all(isinstance(found[name], str) for name in ("layout", "normalize")):
+        raise ValueError("layout and normalize are no text")
 
 
 def check_origin(
@@ -370,7 +402,7 @@ def check_origin(
 
 
 def _template(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 

@@ -1,6 +1,7 @@
 """How every command of ec_jax ends: status 0, or one line on stderr and the status that says why.
 
-0 done, 2 input that cannot be used, 3 training that could not go on, 130 interrupted.
+0 done, 2 input that cannot be used, 3 training that could not go on, 130 interrupted,
+143 terminated (SIGTERM).
 """
 
 import argparse
@@ -10,8 +11,11 @@ from typing import NoReturn
 
 from absl import logging
 
+from ec_jax import termination
 from ec_jax.config import nearest
-from ec_jax.errors import InputError, TrainingError
+from ec_jax.errors import InputError, TrainingError, no_space, printable, shortened
+
+_LINE = 2000  # characters; a list of names in a file has no end
 
 
 def end(status: int, line: str) -> NoReturn:
@@ -19,9 +23,10 @@ def end(status: int, line: str) -> NoReturn:
 
     Args:
       status: the exit status.
-      line: what went wrong; line breaks become spaces.
+      line: what went wrong; line breaks become spaces, control characters escapes.
     """
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    line = printable(shortened(" ".join(line.split()), _LINE))
+    print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(status)
 
 
@@ -30,17 +35,26 @@ def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> Non
 
     Args:
       work: all that the command does, the reading of its arguments included.
-      interrupted: the line for Ctrl-C.
+      interrupted: the line for Ctrl-C; for SIGTERM it is the same with another word.
     """
-    logging.set_verbosity(logging.ERROR)  # orbax tells of every file that it opens
+    # Orbax tells of every file that it opens, and its threads of errors that it raises as well.
+    logging.set_verbosity(logging.FATAL)
+    termination.install()
     try:
         work()
     except InputError as error:
         end(2, str(error))
     except TrainingError as error:
         end(3, str(error))
+    except OSError as error:
+        if not (reason := no_space(error)):
+            raise
+        where = error.filename or "a file of the results"
+        end(3, f"{where}: {reason}; free some space and give the same command again")
     except KeyboardInterrupt:
         end(130, interrupted)
+    except termination.Terminated:
+        end(termination.STATUS, interrupted.replace("interrupted", "terminated"))
 
 
 class Parser(argparse.ArgumentParser):

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from ec_jax import command
+from ec_jax.errors import printable
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str]) -> None:
     found = parser.parse(arguments)
     from ec_jax.report import comparison_files  # JAX and Matplotlib, only for what can work
 
-    print(comparison_files.write(found.runs, found.out, by_scenario=found.by_scenario))
+    told = comparison_files.write(found.runs, found.out, by_scenario=found.by_scenario)
+    print("\n".join(map(printable, told.split("\n"))))  # names are the files'
 
 
 def run() -> None:

@@ -5,6 +5,7 @@ Nothing here needs JAX, so that a mistake is answered at once.
 
 import json
 import math
+import re
 import runpy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -99,6 +100,9 @@ def _rules() -> dict[str, Any]:
         "evaluation.idi_images": Number(64, rules.INT32, integer=True),
         "parallel.map": ("shard_map", "pmap"),
         "parallel.devices": _COUNT_OR_0,
+        "parallel.coordinator": str,
+        "parallel.processes": _COUNT,
+        "parallel.process": _COUNT_OR_0,
         "checkpoint.every": _COUNT,
         "checkpoint.keep": _COUNT,
         "report.log_every": _COUNT,
@@ -114,8 +118,12 @@ def defaults() -> Any:
     return runpy.run_path(str(path))["get_config"]()
 
 
-def validate(config: Any) -> None:
+def validate(config: Any, *, data_there: bool = True) -> None:
     """Checks every field, alone and against the others.
+
+    Args:
+      config: complete.
+      data_there: the sets are looked for, too.
 
     Raises:
       InputError: names the first field that cannot work, its value and the remedy.
@@ -131,7 +139,14 @@ def validate(config: Any) -> None:
         check_contrast(config, data_config.labels(config, request))
     if config.parallel.devices:
         check_batches(config, config.parallel.devices)
-    data_config.check_there(config)  # last: it takes the longest
+    if data_there:
+        data_config.check_there(config)  # last: it takes the longest
+
+
+def without_commas(config: Any) -> set[str]:
+    """The fields in whose values a comma means nothing: numbers, switches, one of a few words."""
+    found = _rules() | rules.of_methods(config)
+    return {"method"} | {field for field, rule in found.items() if rule is not str}
 
 
 def check_contrast(config: Any, forgotten: Sequence[int]) -> None:
@@ -164,6 +179,42 @@ def check_fields(config: Any) -> None:
     _check_metrics(config.evaluation.metrics)
     _check_maps(config)
     _check_similarity(config)
+    _check_processes(config.parallel)
+
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}")  # HOST:PORT, [::1]:PORT
+
+
+def _check_processes(parallel: Any) -> None:
+    """Several processes, each told where the first one is and which one it is itself."""
+    where, count, this = parallel.coordinator, parallel.processes, parallel.process
+    if where not in ("", "auto") and not _ADDRESS.fullmatch(where):
+        remedy = "give HOST:PORT of the first process, auto where the cluster says it, or nothing"
+        raise InputError("parallel.coordinator", where, remedy)
+    if count > 1 and where in ("", "auto"):
+        remedy = "is for parallel.coordinator=HOST:PORT"
+        raise InputError("parallel.processes", count, f"{remedy}; set that too, or leave this at 1")
+    if this >= count:
+        remedy = f"with parallel.processes={count} they are 0 to {count - 1}"
+        raise InputError("parallel.process", this, remedy)
+    if parallel.devices % count:
+        remedy = f"{count} processes have equal shares; use a multiple, or 0 for all"
+        raise InputError("parallel.devices", parallel.devices, remedy)
+    if where and parallel.map == "pmap":
+        remedy = "is of one process alone; use shard_map, which computes the same"
+        raise InputError("parallel.map", "pmap", remedy)
+
+
+def check_alone(config: Any, command: str) -> None:
+    """Refuses several processes for a command that runs in one.
+
+    Args:
+      config: valid.
+      command: what the user calls it.
+    """
+    if config.parallel.coordinator:
+        remedy = f"{command} runs in one process; leave it empty"
+        raise InputError("parallel.coordinator", config.parallel.coordinator, remedy)
 
 
 def _check_fields(values: dict[str, Any], rules: dict[str, Any]) -> None:

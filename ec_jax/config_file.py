@@ -4,7 +4,9 @@ A command declares its own flags by name; ``--config=FILE`` and the fields of th
 ``--config.FIELD=VALUE``, come with them.
 """
 
+import contextlib
 import inspect
+import io
 import os
 import re
 import runpy
@@ -37,6 +39,7 @@ def run(
     interrupted: str,
     *,
     complete: bool = True,
+    lists: dict[str, list[Any]] | None = None,
 ) -> None:
     """Parses the command line, does the work, and ends the process as ``command.finish`` does.
 
@@ -45,6 +48,8 @@ def run(
       own: {flag: (what it is, an example of a value)}.
       interrupted: the line for Ctrl-C.
       complete: the config has its method's recipe; else that is left to the work (``overridden``).
+      lists: of a command that takes several values of a field, ``--config.FIELD=A,B``: they are put
+        in here, {field: values}, and the config keeps its own.
     """
     # TFDS and XLA speak on stderr, where a user looks for errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -52,8 +57,14 @@ def run(
     def main(argv: Sequence[str]) -> None:
         command.finish(lambda: _work(argv, work, complete), interrupted=interrupted)
 
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            return _parse(argv, own, lists)
+        except KeyboardInterrupt:  # a config file may take its time
+            command.end(130, interrupted)
+
     _define(own)
-    app.run(main, flags_parser=lambda argv: _parse(argv, own))
+    app.run(main, flags_parser=parse)
 
 
 def overridden() -> list[str]:
@@ -71,22 +82,36 @@ def _work(argv: Sequence[str], work: Callable[[Any, Any], None], complete: bool)
 
 def _define(own: Mapping[str, tuple[str, str]]) -> None:
     """The command's own flags; ml_collections adds the config's fields when it has read it."""
-    try:  # ml_collections reads --flagfile already here
-        config_flags.DEFINE_config_file(
-            "config", None, "A file with get_config(), e.g. configs/digits.py.", lock_config=True
-        )
-    except flags.Error as error:
-        command.end(2, str(error))
+    said = io.StringIO()
+    try:  # ml_collections reads --flagfile already here, and of one that names itself absl says so
+        with contextlib.redirect_stderr(said):
+            config_flags.DEFINE_config_file(
+                "config",
+                None,
+                "A file with get_config(), e.g. configs/digits.py.",
+                flags.FLAGS,
+                lock_config=True,
+            )
+    except (flags.Error, ValueError) as error:
+        command.end(2, f"--flagfile: {error}")
+    if said.getvalue():
+        command.end(2, f"--flagfile: {said.getvalue()}")
     for name, (meaning, _) in own.items():
-        flags.DEFINE_string(name, None, meaning)
+        flags.DEFINE_string(name, None, meaning, flags.FLAGS)
 
 
-def _parse(argv: Sequence[str], own: Mapping[str, tuple[str, str]]) -> list[str]:
+def _parse(
+    argv: Sequence[str],
+    own: Mapping[str, tuple[str, str]],
+    lists: dict[str, list[Any]] | None,
+) -> list[str]:
     """absl's parser, answering mistakes with one line and exit status 2."""
     try:
-        given = _given(flags.FLAGS.read_flags_from_files(list(argv)))
+        argv = flags.FLAGS.read_flags_from_files(list(argv))
+        given = _given(argv)
         if not _HELP & given.keys():
-            _check(given, own)
+            _check(given, own, lists)
+            argv = _without(argv, lists or {})
         # ml_collections reads a field's name as Python, to which lambda is no name.
         sys.argv = [re.sub(r"^(--?config\.ec)\.lambda\b", r'\1["lambda"]', a) for a in argv]
         return flags.FLAGS(sys.argv)
@@ -113,11 +138,30 @@ def _given(arguments: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def _check(given: dict[str, str | None], own: Mapping[str, tuple[str, str]]) -> None:
+def _without(argv: Sequence[str], lists: Mapping[str, Any]) -> list[str]:
+    """The arguments but those that give a field several values, in either form."""
+    kept: list[str] = []
+    rest = iter(argv)
+    for argument in rest:
+        name, equals, _ = argument.lstrip("-").partition("=")
+        if not argument.startswith("-") or name.removeprefix("config.") not in lists:
+            kept.append(argument)
+        elif not equals:
+            next(rest)
+    return kept
+
+
+def _check(
+    given: dict[str, str | None],
+    own: Mapping[str, tuple[str, str]],
+    lists: dict[str, list[Any]] | None,
+) -> None:
     """Refuses what absl and ml_collections answer with a traceback or without a remedy."""
     if not given.get("config"):
         raise InputError("--config", given.get("config"), "give a file, e.g. configs/digits.py")
-    defaults = config_lib.flatten(load(given["config"]))
+    config = load(given["config"])
+    defaults = config_lib.flatten(config)
+    listed = config_lib.without_commas(config) if lists is not None else ()
     names = [name.removeprefix("no") for name in given]
     for name, value in zip(names, given.values(), strict=True):
         if name in own and value is None:
@@ -126,7 +170,22 @@ def _check(given: dict[str, str | None], own: Mapping[str, tuple[str, str]]) -> 
             continue
         if names.index(name) < names.index("config"):
             raise InputError(f"--{name}", value, "give it after --config=FILE, which it changes")
-        _check_override(name.removeprefix("config."), value, defaults)
+        field = name.removeprefix("config.")
+        several = field in listed and "," in (value or "")
+        values = value.split(",") if several else [value]
+        for one in values:
+            _check_override(field, one, defaults)
+        if several:
+            lists[field] = _typed(field, values, defaults[field])
+
+
+def _typed(field: str, values: list[str], default: Any) -> list[Any]:
+    """The values of a list, each once, in the type of the field."""
+    parser, _ = _PARSERS.get(type(default), (flags.ArgumentParser(), ""))
+    found = [parser.parse(value) for value in values]
+    if len(set(found)) < len(found):
+        raise InputError(field, ",".join(values), "holds a value twice; give each one once")
+    return found
 
 
 def missing(name: str, value: str | None, own: Mapping[str, tuple[str, str]]) -> InputError:
@@ -141,7 +200,8 @@ def _check_override(field: str, value: str | None, defaults: dict[str, Any]) -> 
         near = f"set one of {', '.join(inside)}" if inside else nearest(field, defaults)
         raise InputError(field, value, f"no such field; {near}")
     switch = isinstance(defaults[field], bool)
-    if switch and (value is None or value.startswith("-")):  # --config.FIELD alone: true
+    # --config.FIELD alone, before another flag: true
+    if switch and (value is None or re.match("--?[a-z]", value)):
         return
     parser, kind = _PARSERS.get(type(defaults[field]), (flags.ArgumentParser(), "a value"))
     try:
@@ -157,7 +217,7 @@ def load(spec: str) -> ConfigDict:
       InputError: no such file, or no config in it; ml_collections would answer with a traceback.
     """
     path, colon, scenario = spec.partition(":")
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         known = [*Path(path).parent.glob("*.py"), *Path("configs").glob("*.py")]
         hint = nearest(path, map(str, known)) if known else "give a file, e.g. configs/digits.py"
         raise InputError("--config", spec, f"no such file; {hint}")

@@ -15,7 +15,6 @@ run's RUN/checkpoints/unlearn or one step of it.
 Exit status: 0 done, 2 input that cannot be used, 130 interrupted.
 """
 
-import json
 import math
 import os
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ec_jax import command
-from ec_jax.errors import InputError, nearest
+from ec_jax.errors import InputError, nearest, printable
 
 MODELS = {  # {name: fields of the config's model group}
     **{f"resnet{depth}": {"name": "resnet", "depth": depth} for depth in (18, 34, 50, 101)},
@@ -94,7 +93,7 @@ def _inspect(found: Any) -> None:
         "sha256": weights.sha256,
     }
     for name, value in rows.items():
-        print(f"{name + ':':22}{value}")
+        print(printable(f"{name + ':':22}{value}"))  # names are the file's
 
 
 def _title(architecture: Any) -> str:
@@ -198,9 +197,10 @@ def _export(found: Any) -> None:
     run = _run_folder(found.path)
     _check_run(found.path, run, architecture)
     variables = checkpoint.load_model(found.path, shapes, "DIR")
+    told = _images(found.path, run)
     torch_files.write(out, torch_weights.to_state(variables, architecture))
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
-    if told := _images(found.path, run):
+    if told:
         print(f"It takes images in [0, 1] that were normalised by {told}")
     if not run and architecture.name == "resnet" and not checkpoint.origin(found.path, "DIR"):
         print("DIR is neither a run's nor imported: if it was trained with model.padding=same,")
@@ -224,18 +224,33 @@ def _images(path: str, run: Path | None) -> str:
     from ec_jax import checkpoint, workdir
 
     if run and (run / workdir.NORMALIZATION).is_file():
-        found = json.loads((run / workdir.NORMALIZATION).read_text())
-        rows = [",".join(f"{v:.6g}" for v in found[name]) for name in ("mean", "std")]
+        found = _left(path, run / workdir.NORMALIZATION, ("mean", "std"), list)
+        numbers = {n: [v for v in found[n] if isinstance(v, float)] for n in ("mean", "std")}
+        rows = [",".join(f"{v:.6g}" for v in row) for row in numbers.values()]
     else:
         rows = checkpoint.origin(path, "DIR").get("normalize", "").split(";")
     return "mean {} and deviation {}".format(*rows) if len(rows) == 2 else ""
+
+
+def _left(path: str, file: Path, names: Sequence[str], kind: type) -> dict[str, Any]:
+    """What a run left in a file, in which each of these names is of this type."""
+    from ec_jax import workdir
+
+    try:
+        found = workdir.read_json(file)
+        if wrong := [name for name in names if not isinstance(found.get(name), kind)]:
+            raise ValueError(f"{wrong[0]} is no {kind.__name__}")
+    except ValueError as error:
+        remedy = f"the run's {file.name} cannot be read ({error}); copy the run anew"
+        raise InputError("DIR", path, remedy) from error
+    return found
 
 
 def _check_run(path: str, run: Path | None, architecture: Any) -> None:
     """Refuses a run's network that computes something else than PyTorch's from the same weights."""
     if not run:
         return
-    config = json.loads((run / "config.json").read_text())
+    config = _left(path, run / "config.json", ("model", "data"), dict)
     padding = config["model"].get("padding", "same")
     if architecture.name == "resnet" and padding != "symmetric":
         remedy = "PyTorch pads on both sides; only model.padding=symmetric can be exported"
@@ -244,7 +259,8 @@ def _check_run(path: str, run: Path | None, architecture: Any) -> None:
         from ec_jax import rules
 
         # Images that are taken as they are have a side of their own, which none of these is.
-        side = config["data"].get("image_size", 0) or 1
+        side = config["data"].get("image_size")
+        side = side if side and isinstance(side, int) else 1
         try:
             rules.check_timm_size("data.image_size", side, architecture.patch)
         except InputError as error:

@@ -26,7 +26,7 @@ from ec_jax.models.network import Network, Variables
 from ec_jax.pipeline import Experiment, checked
 from ec_jax.report import table
 from ec_jax.scenario import Scenario
-from ec_jax.workdir import LOCK, locked, write_json
+from ec_jax.workdir import LOCK, contents, locked, write_json
 
 # Methods that must know how a network is made inside.
 UNSUITED = {
@@ -314,7 +314,7 @@ def _check_call(
     mark = workdir / "given" / "call.json"
     if mark.is_file() and json.loads(mark.read_text()) == asked:
         return
-    if any(path.name != LOCK for path in workdir.iterdir()):
+    if contents(workdir) - {LOCK}:
         what = "another call's run" if mark.is_file() else "files that are no call's"
         raise InputError("workdir", str(workdir), f"holds {what}; choose a new folder")
     mark.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ stage that was cut off goes on from its newest checkpoint. A second start of the
 command therefore does what is missing and nothing else.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -114,7 +115,10 @@ class Experiment:
             others now.
           TrainingError: training could not go on.
         """
-        with workdir_lib.locked(self.workdir):
+        with contextlib.ExitStack() as held:
+            if parallel.primary():
+                held.enter_context(workdir_lib.locked(self.workdir))
+            parallel.wait("workdir")
             workdir_lib.write_resolved(self.config, self.workdir)
             found = config_lib.resolved(self.config)
             self._records = Records(self.workdir, self._about)
@@ -125,12 +129,14 @@ class Experiment:
                 self._write_normalization()
                 for stage in self.stages:
                     self._run(stage)
+                    parallel.wait(stage)  # what one of them has written the others read
 
     def _run(self, stage: str) -> None:
         if stage == "evaluate":
             self._evaluate()
         elif stage == "report":
-            files.write(self.workdir, config_lib.resolved(self.config), self._records)
+            if parallel.primary():
+                files.write(self.workdir, config_lib.resolved(self.config), self._records)
         elif path := self._brought(stage):
             found = checkpoint.find_model(path, f"{stage}.checkpoint")
             print(f"{stage}: taken from {found}", flush=True)
@@ -172,7 +178,7 @@ class Experiment:
     def _mend(self, stage: str) -> None:
         """Sets damaged checkpoints of a stage aside, and says so."""
         folder = self.workdir / "checkpoints" / stage
-        for found in checkpoint.mend(folder):
+        for found in parallel.by_first(lambda: checkpoint.mend(folder), "mend"):
             left = checkpoint.latest_step(folder)
             following = "none before it: from the start" if left is None else f"on from step {left}"
             self._records.add("fault", stage=stage, **found)
@@ -231,6 +237,7 @@ class Experiment:
                 head_only=training.head_only,
             )
             state = create(network, start, optimizer, training.trained, tuple(training.streams))
+            state = parallel.replicate(state, self.scenario.mesh)
             before = {"seconds": 0.0, "images": 0, "flops": 0}
             if method:
                 before = prepare.cost(time.monotonic() - began, method, context, batches)
@@ -239,7 +246,7 @@ class Experiment:
                 return True
             train(
                 stage,
-                parallel.replicate(state, self.scenario.mesh),
+                state,
                 make_steps(self.scenario, training, network, optimizer, extras),
                 steps=training.steps,
                 checkpoints=checkpoints,
@@ -343,7 +350,7 @@ class Experiment:
 
     def _evaluate(self) -> None:
         target = self.workdir / "metrics.json"
-        if target.exists():
+        if parallel.any_process(target.exists()):
             print("evaluate: done", flush=True)
             self._records.note("evaluate", False, sha256=digests.of_file(target))
             return
@@ -368,6 +375,7 @@ class Experiment:
         workdir_lib.write_json(
             target, {"schema": SCHEMA, "scenario": scenario, "models": models, "cost": cost}
         )
+        parallel.wait("metrics")
         self._records.note("evaluate", True, sha256=digests.of_file(target))
 
     def _doubt(self, kept: float | None) -> None:

@@ -1,10 +1,14 @@
 """The config of a method: its own group, and what its recipe says of other fields."""
 
+import re
 from collections.abc import Collection
 from typing import Any
 
 from ec_jax import registry
 from ec_jax.errors import InputError, nearest
+
+# Of a method; ``ec_jax.tune`` names a folder by it.
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 def add_methods(config: Any) -> None:
@@ -39,16 +43,33 @@ def complete(config: Any, kept: Collection[str] = ()) -> Any:
     Raises:
       InputError: there is no such method.
     """
-    check_method(config.method)
+    check_method(config.get("method"))
     out = config.copy_and_resolve_references().unlock()
-    of_file = out.get("recipes", {}).get(config.method, {})
-    found = {**registry.recipe(config.method), **flatten(of_file)}
+    found = {**registry.recipe(config.method), **_of_file(out)}
     out.recipes = {}
     _add_group(out, config.method)
     for field, value in found.items():
         if field not in kept:
-            out.update_from_flattened_dict({field: value})
+            _set(out, field, value)
     return out.lock()
+
+
+def _of_file(config: Any) -> dict[str, Any]:
+    """{dotted field: value} that the config file says of its method."""
+    recipes = config.get("recipes", {})
+    found = recipes.get(config.method, {}) if hasattr(recipes, "keys") else recipes
+    if not hasattr(found, "keys"):
+        raise InputError("recipes", found, "give {method: {field: value}}")
+    return flatten(found)
+
+
+def _set(config: Any, field: str, value: Any) -> None:
+    try:
+        config.update_from_flattened_dict({field: value})
+    except (KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        remedy = f"a recipe cannot set it ({reason}); correct the config file"
+        raise InputError(field, value, remedy) from error
 
 
 def check_method(name: Any, field: str = "method") -> None:
@@ -61,7 +82,7 @@ def check_method(name: Any, field: str = "method") -> None:
     Raises:
       InputError: neither a name of ``registry.names()`` nor a path.
     """
-    if isinstance(name, str) and (name in registry.names() or ":" in name):
+    if isinstance(name, str) and (name in registry.names() or _PATH.fullmatch(name)):
         return
     near = f"{nearest(name, registry.names())} " if isinstance(name, str) else ""
     listed = ", ".join(registry.names())

@@ -19,7 +19,7 @@ from typing import Any
 from ec_jax import digests
 from ec_jax.config import flatten
 from ec_jax.errors import InputError
-from ec_jax.workdir import FREE
+from ec_jax.workdir import FREE, writes
 
 EVENTS, CERTIFICATE = "events.jsonl", "certificate.json"
 SCHEMA = 1
@@ -75,6 +75,8 @@ class Records:
           event: start, stage start, resume, stage end, fault or end.
           **facts: what JSON can say.
         """
+        if not writes():
+            return
         self.begin()
         if self._torn:  # what a killed start was writing
             with self._path.open("r+b") as file:

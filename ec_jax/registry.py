@@ -15,6 +15,8 @@ import ast
 import functools
 import importlib
 import importlib.util
+import inspect
+import os
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -45,9 +47,13 @@ def builder(name: str) -> Callable:
     """
     module, _, attribute = _path(name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError("method", name, f"cannot be imported: {error}") from error
+        found = getattr(importlib.import_module(module), attribute)
+        inspect.signature(found).bind("config", "points")
+    except Exception as error:  # whatever a module does when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        remedy = f"cannot be imported as build(config, points): {reason}; correct it"
+        raise InputError("method", name, remedy) from error
+    return found
 
 
 def settings(name: str) -> dict[str, tuple[Any, str, str]]:
@@ -88,7 +94,7 @@ def _check_group(name: str) -> None:
 
 def _path(name: str) -> str:
     """module:object of a method's name."""
-    if (_FOLDER / f"{name}.py").is_file():
+    if os.path.isfile(_FOLDER / f"{name}.py"):
         return f"{GROUP}.{name}:build"
     found = [e.value for e in entry_points(group=GROUP, name=name)] or [name]
     return found[0] if ":" in found[0] else f"{found[0]}:build"
@@ -98,7 +104,7 @@ def _path(name: str) -> str:
 def _literals(name: str) -> dict[str, Any]:
     """The module's SETTINGS, RECIPE and SEARCH."""
     file = _FOLDER / f"{name}.py"
-    if not file.is_file():
+    if not os.path.isfile(file):
         file = _outside(name)
     try:
         assigned = {
@@ -121,7 +127,7 @@ def _outside(name: str) -> Path:
     module = _path(name).partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # it imports the packages around the module
         raise InputError("method", name, f"cannot be imported: {error}") from error
     if spec is None or not spec.origin:
         remedy = f"there is no module {module!r}; install it, or name its folder in PYTHONPATH"

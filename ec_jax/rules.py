@@ -51,8 +51,8 @@ HEADS = {"vit": 64, "swin": 32}  # width of a head of attention
 _COUNT = Number(1, INT32, integer=True)
 MODEL = {  # rules of the fields alone; ``check_model`` has those between them
     "model.name": tuple(DEPTHS),
-    "model.depth": _COUNT,
-    "model.width": _COUNT,
+    "model.depth": Number(1, 1_000, integer=True),
+    "model.width": Number(1, 2**14, integer=True),  # wider ones would not be made in an hour
     "model.stem": ("cifar", "imagenet"),
     "model.padding": ("same", "symmetric"),
     "model.patch": _COUNT,

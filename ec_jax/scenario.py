@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ec_jax import data_config, parallel, rules
 from ec_jax.data import augment, groups, sources, splits
@@ -31,15 +32,21 @@ class Scenario:
       class_names: of the labels.
     """
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, mesh: Mesh | None = None):
         """Makes the checks that need no data.
+
+        Args:
+          config: a validated config.
+          mesh: of devices that need not be there; of the data then nothing is asked. None: of the
+            devices that the config asks for.
 
         Raises:
           InputError: the devices do not go with the config, or the data cannot be had.
         """
         self.config = config
-        self.mesh = parallel.make_mesh(config.parallel.devices)
-        sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
+        self.mesh = mesh or parallel.make_mesh(config.parallel.devices)
+        if not mesh:
+            sources.check(config.data.name, config.data.data_dir, config.data.manual_dir)
         self._groups = data_config.label_groups(config)
         self._named = data_config.forget_classes(config)
         self._earlier = data_config.earlier_classes(config)
@@ -76,7 +83,8 @@ class Scenario:
           InputError: it cannot be had, or is damaged.
         """
         data = self.config.data
-        found = sources.load(
+        read = functools.partial(
+            sources.load,
             data.name,
             data_dir=data.data_dir,
             manual_dir=data.manual_dir,
@@ -86,15 +94,21 @@ class Scenario:
             resize=data.resize,
             damaged=data.damaged,
         )
+        found = parallel.by_first(read, "data")  # who prepares it, where it is not prepared
         if data.validation:
             found = splits.hold_out(found, data.validation)
         return groups.grouped(found, *self._groups) if self._groups else found
+
+    @property
+    def pictures(self) -> bool:
+        """The training images are files, which are cut and augmented when they are used."""
+        return isinstance(self.data.train_images, Pictures)
 
     @functools.cached_property
     def resident(self) -> dict[str, jax.Array] | None:
         """The training images and their labels on every device; None where they do not fit."""
         images = self.data.train_images
-        if isinstance(images, Pictures) or images.nbytes > RESIDENT:
+        if self.pictures or images.nbytes > RESIDENT:
             return None
         return parallel.replicate({"image": images, "label": self.data.train_labels}, self.mesh)
 

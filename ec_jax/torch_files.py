@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ec_jax.errors import InputError, nearest
-from ec_jax.workdir import contents, write_whole
+from ec_jax.workdir import check_path, contents, write_whole
 
 _SAFE = (2, 6)  # torch before it runs code in crafted files (CVE-2025-32434)
 _COUNTERS = ("n_averaged",)  # beside the weights of PyTorch's AveragedModel
@@ -77,7 +78,7 @@ def read(path: str | Path, key: str = "") -> Weights:
       InputError: no such file, one that holds more than weights, or no weights.
     """
     path = Path(os.path.expanduser(path))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError("FILE", str(path), "no such file; give a file of weights")
     if path.suffix not in SUFFIXES:
         raise InputError("FILE", str(path), f"is none of {', '.join(SUFFIXES)}; rename it")
@@ -109,6 +110,7 @@ def _pickled(path: Path) -> Any:
     if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < _SAFE:
         remedy = f"torch {torch.__version__} may run what is in it; install 2.6 or newer"
         raise InputError("FILE", str(path), remedy)
+    _check_size(path)
     try:
         # Beside tensors and plain values what training scripts save; none of it can run anything.
         allowed = torch.serialization.safe_globals([argparse.Namespace, *_numpys()])
@@ -122,6 +124,20 @@ def _pickled(path: Path) -> Any:
         raise InputError("FILE", str(path), remedy) from error
     except _BROKEN as error:
         raise _unreadable(path, error) from error
+
+
+def _check_size(path: Path) -> None:
+    """Refuses an archive that is larger inside than outside; PyTorch compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if inside > 2 * path.stat().st_size:
+        remedy = f"is compressed, and holds {inside} bytes; save it anew by torch.save"
+        raise InputError("FILE", str(path), remedy)
 
 
 def _numpys() -> list[Any]:
@@ -230,7 +246,8 @@ def check_out(path: Path) -> None:
     """
     if path.suffix not in (".safetensors", ".pth"):
         raise InputError("--out", str(path), "end it with .safetensors or .pth")
-    if path.exists():
+    check_path(path, "--out")
+    if os.path.lexists(path):
         raise InputError("--out", str(path), "is there already; choose another name")
     contents(path.parent, "--out")
 

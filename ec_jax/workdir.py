@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -24,7 +25,9 @@ FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", 
 OF_A_RUN, OF_A_GRID = ("checkpoints", "metrics.json"), ("shared",)
 NORMALIZATION = "normalization.json"  # of a run: mean and deviation of its images in [0, 1]
 LOCK = "lock"  # of a run that writes there now: its host and process
+_NAME = 200  # bytes of a folder's name, which is lengthened while it is made; 255 can be
 _PROBE = ".ec_jax-"  # folders made to see whether one can
+_PART_OF_CONFIG = re.compile(r"config\.json\.[\w.-]+\.part")
 _held: set[Path] = set()  # the folders whose lock this process has
 
 
@@ -47,9 +50,9 @@ def check_workdir(
       InputError: names the folder and the reason, or the first fields that differ.
     """
     workdir = Path(workdir).absolute()
-    path, part = workdir / "config.json", _part(workdir / "config.json")
+    path = workdir / "config.json"
     # All that a run leaves which was killed while it wrote its first file.
-    if contents(workdir) <= {part.name, LOCK}:
+    if all(_PART_OF_CONFIG.fullmatch(name) for name in contents(workdir) - {LOCK}):
         return
     if not path.is_file():
         raise InputError("workdir", str(workdir), "holds other files; choose an empty folder")
@@ -57,10 +60,8 @@ def check_workdir(
         remedy = f"holds {there[0]} of another command; choose another folder"
         raise InputError("workdir", str(workdir), remedy)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise TypeError("not an object")
-    except (ValueError, TypeError, OSError) as error:
+        found = read_json(path)
+    except ValueError as error:
         raise InputError(
             "workdir", str(workdir), "its config.json cannot be read; choose another folder"
         ) from error
@@ -78,9 +79,11 @@ def contents(folder: Path, field: str = "workdir") -> set[str]:
       InputError: nothing can be written there.
     """
     folder = folder.absolute()
+    check_path(folder, field)
     place = folder
     try:
-        place = next(p for p in (folder, *folder.parents) if p.exists())
+        # A link to nothing is there, and nothing can be made in its place.
+        place = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
         # By doing it: permission bits say nothing of special and read-only file systems.
         tempfile.TemporaryDirectory(dir=place, prefix=_PROBE).cleanup()
         found = {p.name for p in folder.iterdir()} if place == folder else set()
@@ -92,6 +95,22 @@ def contents(folder: Path, field: str = "workdir") -> set[str]:
             str(folder),
             f"cannot be written ({place}: {error.strerror}); choose another folder",
         ) from error
+
+
+def check_path(path: Path, field: str) -> None:
+    """Refuses names for results that no file system has, or no report can show.
+
+    Raises:
+      InputError: a part is too long, or holds bytes that are no text, or control characters.
+    """
+    if not str(path).isprintable():
+        raise InputError(field, str(path), "cannot be printed; choose another name")
+    if len(os.fsencode(path)) > 4 * _NAME or any(len(os.fsencode(p)) > _NAME for p in path.parts):
+        raise InputError(
+            field,
+            str(path),
+            f"cannot be written (a name has over {_NAME} bytes); choose another folder",
+        )
 
 
 def _check_same(found: dict, wanted: dict, workdir: Path, free: tuple[str, ...]) -> None:
@@ -204,17 +223,55 @@ def write_resolved(config: Any, workdir: Path) -> None:
     write_json(workdir / "config.json", resolved(config))
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+      ValueError: the file cannot be read, or holds no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except OSError as error:
+        raise ValueError(error.strerror or "it cannot be read") from error
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")
+    return found
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
     write_whole(path, lambda part: part.write_text(json.dumps(value, indent=2) + "\n"))
 
 
+_leaves_writing: list[bool] = []  # not empty: to another process
+
+
+def leave_writing() -> None:
+    """From now on this process writes no file: another one of the run does."""
+    _leaves_writing.append(True)
+
+
+def writes() -> bool:
+    """This process writes the run's files."""
+    return not _leaves_writing
+
+
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls ``write`` on a temporary name and renames the file when it is complete."""
+    if _leaves_writing:
+        return
     part = _part(path)
-    write(part)
+    try:
+        write(part)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     os.replace(part, path)
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+    """A name that no other process takes: the cells of a grid may run at once, on many machines."""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    return path.with_name(f"{path.name}.{host}-{os.getpid()}.part")

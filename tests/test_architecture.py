@@ -12,7 +12,7 @@ PACKAGE = ROOT / "ec_jax"
 
 # A module may import those of its own layer and of the layers before it.
 LAYERS = [
-    {"errors", "rng", "registry", "rules", "recipes"},
+    {"errors", "rng", "registry", "rules", "recipes", "termination", "watched"},
     {"parallel"},
     {"data", "models", "losses", "kernels"},
     {"methods"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"report"},
     {"pipeline", "own"},
     {"cells", "sequence"},
-    {"main", "audit", "verify", "compare", "sweep", "convert"},
+    {"main", "audit", "verify", "compare", "sweep", "convert", "preflight"},
     {"tune"},
 ]
 # Rooms of one layer that know nothing of each other.

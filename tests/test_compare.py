@@ -1,6 +1,5 @@
 """``python -m ec_jax.compare``, as a user gives it: what it leaves, and every mistake."""
 
-import json
 import os
 import shutil
 
@@ -59,54 +58,11 @@ def test_several_scenarios_as_sections(tmp_path):
     assert done.stdout.endswith("scenarios 2\n")
 
 
-def test_no_runs(out):
-    no(f"--out={out}", says=["RUN_DIR = None: give the workdirs"])
-
-
-@pytest.mark.parametrize("argument", [(), ("--out=",)])
-def test_no_place_for_the_result(argument):
-    no(DIGITS[0], *argument, says=["--out = ", "give a folder for the result"])
-
-
-def test_a_flag_that_does_not_exist(out):
-    says = ["--by-scenarios = None: no such flag; did you mean '--by-scenario'?"]
-    no(DIGITS[0], f"--out={out}", "--by-scenarios", says=says)
-
-
-def test_a_run_that_is_not_there(out, tmp_path):
-    no(DIGITS[0], tmp_path / "x", f"--out={out}", says=["RUN_DIR = ", "no such file or folder"])
-
-
-def test_a_run_that_is_not_finished(out, tmp_path):
-    says = [f"RUN_DIR = '{tmp_path}'", "holds no metrics.json or audit.json", "finished run"]
-    no(tmp_path, f"--out={out}", says=says)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "", "\udcff"])
-def test_metrics_that_cannot_be_read(content, out, tmp_path):
-    (tmp_path / "metrics.json").write_bytes(content.encode(errors="surrogateescape"))
-    says = [f"RUN_DIR = '{tmp_path}'", "its metrics.json cannot be read", "make it anew"]
-    no(DIGITS[0], tmp_path, f"--out={out}", says=says)
-
-
-def test_a_file_of_something_else(out, tmp_path):
-    (tmp_path / "x.json").write_text(json.dumps({"scenario": {}}))
-    no(tmp_path / "x.json", f"--out={out}", says=["RUN_DIR", "scenario.dataset does not hold"])
-
-
 def test_the_same_run_twice(out, tmp_path):
     one = put(tmp_path / "one", metrics())
     copy = shutil.copytree(one, tmp_path / "copy")
     says = ["seed = 0: given twice for ec", one, str(copy), "leave one of them out"]
     no(one, copy, f"--out={out}", says=says)
-
-
-def test_a_file_where_the_result_should_go(tmp_path):
-    (tmp_path / "file").write_text("mine")
-    says = ["--out = ", "cannot be written", "choose another folder"]
-    no(DIGITS[0], f"--out={tmp_path / 'file' / 'out'}", says=says)
-    no(DIGITS[0], f"--out={tmp_path / 'file'}", says=says)
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_run_as_the_place_for_the_result(tmp_path):

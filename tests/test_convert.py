@@ -235,25 +235,6 @@ def test_names_that_are_missing_or_unknown_are_listed(tmp_path, arrays):
     assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ((), ("ACTION", "one of inspect, import, export")),
-        (("inpect", "x"), ("ACTION", "did you mean 'inspect'?")),
-        (("inspect",), ("PATH", "give a file")),
-        (("inspect", "none.pth"), ("FILE", "none.pth", "no such file")),
-        (("inspect", "README.md"), ("FILE", "is none of .pth")),
-        (("import", "x.pth"), ("--out", "give where")),
-        (("export", "x", "--out=y.pth"), ("--layout", "torchvision or timm")),
-        (("export", "x", "--out=y.pth", "--layout=facebook"), ("--layout", "torchvision or timm")),
-        (("export", "x", "--out=README.md", "--layout=timm"), ("--out", "end it with")),
-        (("export", "docs", "--out=y.pth", "--layout=timm"), ("DIR", "no checkpoint there")),
-    ],
-)
-def test_mistakes_are_answered_in_one_line(arguments, says):
-    refused(*arguments, module="ec_jax.convert", says=says)
-
-
 def test_damaged_files_are_refused(tmp_path, state, arrays):
     torch.save(state, tmp_path / "model.pth")
     save_file(arrays, tmp_path / "model.safetensors")

@@ -1,4 +1,4 @@
-"""Every mistake on the command line: one line on stderr, exit status 2, nothing left behind."""
+"""Mistakes that need a folder, a model or a machine of their own; the others: test_refusals.py."""
 
 import json
 import shutil
@@ -29,127 +29,7 @@ def workdir(tmp_path):
     assert not folder.parent.exists()
 
 
-FIELDS = [
-    ("ec.temprature=0.1", "'0.1'", "did you mean 'ec.temperature'?"),
-    ("temperature=0.1", "'0.1'", "did you mean 'ec.temperature'?"),
-    ("ec.temperature.x=1", "'1'", "did you mean 'ec.temperature'?"),
-    ("ec=1", "'1'", "set one of ec."),
-    ("ec.temperature=abc", "'abc'", "give a number"),
-    ("unlearn.steps=1.5", "'1.5'", "give an integer"),
-    ("unlearn.steps=True", "'True'", "give an integer"),
-    ("ec.temperature=0", "0.0", "give a number > 0"),
-    ("ec.temperature=-1", "-1.0", "give a number > 0"),
-    ("ec.temperature=nan", "nan", "give a number > 0"),
-    ("seed=-1", "-1", "give an integer >= 0"),
-    ("data.name=cifar", "'cifar'", "did you mean 'cifar10'?"),
-    ("method=ecc", "'ecc'", "did you mean 'ec'?"),
-    ("forget.classes=3,thre", "'3,thre'", "no class is named 'thre'"),
-    ("forget.classes=11", "'11'", "ids go from 0 to 9"),
-    ("forget.classes=0,1,2,3,4,5,6,7,8,9", "'0,1,2", "leave at least one"),
-    ("forget.classes=", "''", "names no class"),
-    ("ec.candidates=forget", "'forget'", "use both, or forget classes of several"),
-    ("data.batch_size=63", "63", "not divisible by 2 devices; use 62 or 64"),
-    ("data.data_dir=/no/such/folder", "'/no/such/folder'", "no such folder"),
-    ("data.manual_dir=/no/such/folder", "'/no/such/folder'", "no such folder"),
-    ("original.checkpoint=/no/such/folder", "'/no/such/folder'", "no checkpoint there; give"),
-    ("data.subset=1438", "1438", "the set has 1437 training images; 0 for all"),
-    ("evaluation.neighbors=1438", "1438", "there are 1437 training images; at most that"),
-    ("stages=unlern", "'unlern'", "did you mean 'unlearn'?"),
-    ("model.name=resnett", "'resnett'", "did you mean 'resnet'?"),
-    (f"original.checkpoint={ROOT / 'configs'}", "configs'", "no checkpoint there; give"),
-    ("stages=unlearn", "'unlearn'", "needs original", "add original"),
-]
-
-
-@pytest.mark.parametrize("case", FIELDS, ids=lambda c: c[0])
-def test_fields(case, workdir):
-    override, *says = case
-    field = override.partition("=")[0]
-    arguments = (DIGITS, f"--workdir={workdir}", "--config.parallel.devices=2")
-    refused(*arguments, f"--config.{override}", says=(f"{field} = ", *says))
-
-
-FLAGS = [
-    ((), "--config = None: give a file"),
-    (("--config",), "--config = None: give a file"),
-    ((DIGITS, "--wokdir=x"), "--wokdir = 'x': no such flag; did you mean 'workdir'?"),
-    ((DIGITS, "--flagfile=/no/such/file"), "Unable to open flagfile", "'/no/such/file'"),
-    ((DIGITS, "--workdir="), "--workdir = '': give a folder"),
-    ((DIGITS, "--workdir"), "--workdir = None: give a folder"),
-    ((DIGITS, DIGITS, "--config.seed=1"), "digits.py': given twice; give one file"),
-    ((DIGITS, "more"), "argument = 'more': not understood; flags are written --name=value"),
-    ((DIGITS, "--config.seed"), "seed = None: give an integer, as in --config.seed=VALUE"),
-    (("--config.seed=1", DIGITS), "--config.seed = '1': give it after --config=FILE"),
-    (
-        ("--config", "configs/digts.py"),
-        "'configs/digts.py': no such file; did you mean 'configs/di",
-    ),
-    (("--config=digits.py",), "'digits.py': no such file; did you mean 'configs/digits.py'?"),
-    ((f"--config={CIFAR10}:nonsense",), "cifar10.py:nonsense'", "no scenario", "are one, three"),
-    ((f"{DIGITS}:one",), "digits.py:one'", "this file has no scenarios"),
-]
-
-
-@pytest.mark.parametrize("case", FLAGS, ids=lambda c: c[1])
-def test_flags(case, workdir):
-    arguments, *says = case
-    refused(f"--workdir={workdir}", *arguments, says=says)
-
-
-def test_the_workdir_is_asked_for():
-    refused(DIGITS, says=["--workdir = None: give a folder"])
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("def get_config(:", "SyntaxError: "),
-        ("import not_there", "ModuleNotFoundError: No module named 'not_there'"),
-        ("open('/no/such/file')", "FileNotFoundError: "),
-        ("def get_config():\n    raise KeyError('width')", "KeyError: 'width'"),
-        ("raise SystemExit('no')", "SystemExit: no"),
-        ("x = 1", "has no get_config()"),
-        ("def get_config():\n    pass", "has no get_config() that returns a ConfigDict"),
-        ("def get_config():\n    return {'seed': 1}", "has no get_config() that returns"),
-    ],
-    ids=lambda v: v.splitlines()[-1],
-)
-def test_a_config_file_that_fails_is_named_with_the_reason(text, reason, tmp_path, workdir):
-    path = tmp_path / "mine.py"
-    path.write_text(text)
-    refused(
-        f"--config={path}", f"--workdir={workdir}", says=[f"--config = {str(path)!r}: ", reason]
-    )
-
-
-def test_a_field_missing_from_the_users_own_config_is_named(tmp_path, workdir):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "from configs import default\n\n\ndef get_config():\n"
-        "    c = default.get_config().unlock()\n    del c.ec.temperature\n    return c\n"
-    )
-    says = ["ec.temperature = None: the config lacks this field"]
-    refused(f"--config={path}", f"--workdir={workdir}", says=says, cwd=tmp_path)
-
-
 # The workdir.
-
-
-@pytest.mark.parametrize("inside", ["", "run"], ids=["itself", "above it"])
-def test_a_file_where_the_workdir_should_be(tmp_path, inside):
-    file = tmp_path / "file"
-    file.write_text("mine")
-    workdir = file / inside
-    says = [f"workdir = {str(workdir)!r}: cannot be written", "choose another folder"]
-    refused(DIGITS, f"--workdir={workdir}", says=says)
-    assert file.read_text() == "mine"
-
-
-def test_a_workdir_of_foreign_files(tmp_path):
-    (tmp_path / "thesis.tex").write_text("mine")
-    says = [f"workdir = {str(tmp_path)!r}: holds other files; choose an empty folder"]
-    refused(DIGITS, f"--workdir={tmp_path}", says=says)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_workdir_of_another_config(tmp_path):
@@ -163,12 +43,6 @@ def test_a_workdir_of_another_config(tmp_path):
     ]
     refused(DIGITS, f"--workdir={tmp_path}", "--config.ec.temperature=0.7", says=says)
     assert (tmp_path / "config.json").read_bytes() == before
-
-
-def test_a_workdir_with_a_broken_config(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    says = ["workdir = ", "config.json cannot be read; choose another folder"]
-    refused(DIGITS, f"--workdir={tmp_path}", says=says)
 
 
 # What is found out with JAX or TFDS.

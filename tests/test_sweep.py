@@ -75,46 +75,6 @@ def test_a_row_outranks_the_command_line_and_that_the_recipe():
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
-    [
-        ("{'a': {'ec.temprature': 1.0}}", "ec.temprature = 1.0: no such field; did you mean"),
-        ("{'a': {'ec.temperature': 'hot'}}", "ec.temperature = 'hot': the sweep must give"),
-        ("{'a': {'ec.temperature': -1.0}}", "ec.temperature = -1.0: give a number > 0"),
-        ("{'a': {'method': 'scrubb'}}", "method = 'scrubb': did you mean 'scrub'?"),
-        ("{'a/b': {}}", "the row 'a/b' names files"),
-        ("{'a-seed1': {}}", "the row 'a-seed1' names files"),
-        ("1", "get_rows(config): AttributeError"),
-    ],
-)
-def test_a_wrong_sweep_is_refused_before_any_work(rows, says, tmp_path, without_archives):
-    path = tmp_path / "rows.py"
-    path.write_text(f"def get_rows(config):\n    return {rows}\n")
-    config = digits.get_config()
-    with pytest.raises(InputError) as refusal:
-        _configs(path, config)
-    assert says in str(refusal.value)
-
-
-def _configs(path, config):
-    for settings in sweep.load_rows(str(path), config).values():
-        config_lib.validate(sweep.cell_config(config, settings, []))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ((), "--sweep = "),
-        (("--sweep=configs/sweeps/method.py",), "did you mean 'configs/sweeps/methods.py'?"),
-        (("--sweep=configs/sweeps/ec.py", "--rows=defaults"), "did you mean 'default'?"),
-        (("--sweep=configs/sweeps/ec.py", "--seeds=0,x"), "--seeds = '0,x'"),
-    ],
-)
-def test_wrong_flags_are_refused(arguments, says, tmp_path):
-    refused(*SMALL, f"--workdir={tmp_path / 'w'}", *arguments, module="ec_jax.sweep", says=(says,))
-    assert not (tmp_path / "w").exists()
-
-
-@pytest.mark.parametrize(
     ("row", "says"),
     [
         ({"method": "ssd", "ec.plugin": True}, "ec.plugin = True: ssd is no method"),

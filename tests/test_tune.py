@@ -189,11 +189,6 @@ def test_the_best_is_passed_over_where_another_seed_is_damaged(search, tmp_path,
     )
 
 
-def test_seeds_that_are_none_are_refused(search):
-    with pytest.raises(InputError, match=r"--confirm = '1,x': give integers"):
-        search(confirm="1,x")
-
-
 def test_what_a_method_refuses_is_refused_before_any_trial(search, tmp_path):
     with pytest.raises(InputError, match=r"^ec\.points = 'stage4': EC leaves the last point"):
         search(**{"ec.plugin": True, "ec.points": "stage4", "ec.weights": "1"})
@@ -234,14 +229,3 @@ def test_a_search_leaves_its_trials_and_recipes_and_goes_on(tmp_path):
         module="ec_jax.tune",
         says=("workdir = ", "unlearn.steps is 2 there and 3 here"),
     )
-
-
-def test_an_unknown_method_is_refused(tmp_path):
-    refused(
-        *SMALL,
-        f"--workdir={tmp_path / 'tune'}",
-        "--methods=scrubb",
-        module="ec_jax.tune",
-        says=("--methods = 'scrubb'", "did you mean 'scrub'?"),
-    )
-    assert not (tmp_path / "tune").exists()

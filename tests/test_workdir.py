@@ -49,10 +49,21 @@ def test_a_run_killed_while_it_wrote_config_json_can_start_again(config, tmp_pat
         m.setattr(os, "replace", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             workdir_lib.write_resolved(config, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["config.json.part"]
+    (part,) = tmp_path.iterdir()
+    part.rename(tmp_path / "config.json.other_host-7.part")  # a kill on another machine
     workdir_lib.check_workdir(config, tmp_path)
     workdir_lib.write_resolved(config, tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").is_file()
+
+
+def test_processes_that_write_one_file_at_once_take_names_of_their_own(tmp_path, monkeypatch):
+    parts = []
+    for process in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda p=process: p)
+        workdir_lib.write_whole(
+            tmp_path / "a.json", lambda part: part.touch() or parts.append(part)
+        )
+    assert len(set(parts)) == 2
 
 
 def test_a_run_killed_while_it_tried_to_write_can_start_again(config, tmp_path):

@@ -8,7 +8,7 @@ a fifth of every class is then its test part, always the same one.
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +165,7 @@ def _part(folder: Path, root: Path) -> tuple[tuple[str, ...], Listing]:
     for label, place in enumerate(classes):
         found = [
             os.path.join(where, file)
-            for where, _, files in sorted(os.walk(place, followlinks=True))
+            for where, files in sorted(_walk(place))
             for file in sorted(files)
             if file.lower().endswith(SUFFIXES)
         ]
@@ -175,6 +175,18 @@ def _part(folder: Path, root: Path) -> tuple[tuple[str, ...], Listing]:
         paths += found
         labels += [label] * len(found)
     return tuple(p.name for p in classes), Listing(tuple(paths), np.array(labels, np.int32))
+
+
+def _walk(place: Path) -> Iterator[tuple[str, list[str]]]:
+    """(folder, its files) of a folder and all in it, links included, each folder once."""
+    seen = set()
+    for where, folders, files in os.walk(place, followlinks=True):
+        folders.sort()
+        if (real := os.path.realpath(where)) in seen:
+            folders.clear()  # a link to a folder around it would have no end
+        else:
+            seen.add(real)
+            yield where, files
 
 
 def _cut(whole: Listing) -> tuple[Listing, Listing]:

@@ -20,6 +20,7 @@ import numpy as np
 from ec_jax.errors import InputError
 
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 _TRIES = 10  # cuts that are drawn before the middle is taken
 _DRAWN = 4  # numbers a try takes
 # What decoding raises; Pillow's own error is an OSError without a number.
@@ -184,7 +185,8 @@ def decode(data: bytes) -> Any:
     """
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(data))
+    # Pillow knows more formats, and calls other programs for some.
+    picture = Image.open(io.BytesIO(data), formats=FORMATS)
     if picture.mode.startswith("I"):  # 16 bits a pixel, which conversion would clip to 8
         picture = picture.point(lambda value: value / 256).convert("L")
     # Grey, CMYK and palettes become colours; of what is transparent the colour alone counts.

@@ -10,7 +10,7 @@ import numpy as np
 
 from ec_jax.data import folder, tfds_sets, wordnet
 from ec_jax.data.pictures import Pictures, rows_of
-from ec_jax.errors import InputError, nearest
+from ec_jax.errors import InputError, nearest, printable
 
 _FASHION = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 _CIFAR10 = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
@@ -134,6 +134,10 @@ def about(name: str, data_dir: str = "", image_size: int = 0) -> About:
     else:
         found = tfds_sets.about(name, data_dir)
     names, shape, size = found
+    for entry in names:
+        if not entry.isprintable():  # it would act on whatever shows it
+            remedy = f"the class {entry!r} cannot be printed; rename it"
+            raise InputError("data.name", name, remedy)
     if name == "digits" and image_size:
         raise InputError("data.image_size", image_size, "digits are taken as they are; use 0")
     if image_size:
@@ -283,7 +287,9 @@ def _sound(part: _Part, classes: int, which: str, data_dir: str) -> _Part:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         listed = ", ".join(found[:3]) + more
         what = "picture" if len(found) == 1 else "pictures"
-        print(f"data: {len(found)} damaged {which} {what} left out: {listed}", flush=True)
+        print(
+            f"data: {len(found)} damaged {which} {what} left out: {printable(listed)}", flush=True
+        )
     if not good.size:
         raise InputError("data.data_dir", data_dir, f"no {which} picture can be decoded; add some")
     return _some(part, good)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import errno
 import os.path
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +14,13 @@ import numpy as np
 from ec_jax.data import wordnet
 from ec_jax.data.pictures import rows_of
 from ec_jax.data.sources import Dataset
-from ec_jax.errors import InputError
+from ec_jax.errors import InputError, shortened
 
 FIELD, EARLIER_FIELD = "forget.classes", "forget.earlier"
 SPLITS = ("forget_train", "retain_train", "forget_test", "retain_test")
 EARLIER = ("earlier_train", "earlier_test")  # where classes were forgotten before
 _BETWEEN = ";"  # two requests
+_LONGEST = 2**28  # bytes of a file of names or indices
 
 
 def parse_requests(
@@ -166,7 +169,14 @@ def _random(count: str, spec: str, classes: int, seed: int, earlier: Sequence[in
 def _lines(path: str, spec: str, what: str = "class") -> list[str]:
     try:
         # pathlib's own form raises RuntimeError for a user that does not exist.
-        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
+        file = Path(os.path.expanduser(path))
+        status = file.stat()
+        # A device or a pipe has no end, and a list of indices is not as long as this.
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST:
+            raise ValueError("no file of text")
+        text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = error.strerror or "cannot be read"
         raise InputError(FIELD, spec, f"{reason}; give a text file, one {what} a line") from error
@@ -192,9 +202,11 @@ def _class_id(entry: str, spec: str, class_names: Sequence[str], field: str = FI
         listed = " and ".join(class_names[i] for i in alike)
         raise InputError(field, spec, f"{entry!r} may be {listed}; write it as the class is named")
     names = {name.lower(): name for name in class_names}
-    near = names[difflib.get_close_matches(entry.lower(), names, 1, 0.0)[0]]
+    near = names[difflib.get_close_matches(entry[:100].lower(), names, 1, 0.0)[0]]
     few = f" There are {', '.join(class_names)}" if len(class_names) <= 12 else ""
-    raise InputError(field, spec, f"no class is named {entry!r}; did you mean {near!r}?{few}")
+    raise InputError(
+        field, spec, f"no class is named {shortened(entry, 100)!r}; did you mean {near!r}?{few}"
+    )
 
 
 def split(

@@ -5,6 +5,7 @@ import errno
 import io
 import logging
 import os
+import re
 import tempfile
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ _UNREADABLE = (OSError, ValueError, RuntimeError, IndexError, KeyError, NotImple
 # {set: its test split}, where the split of that name has no labels; else the first of these.
 _TEST = {"imagenet2012": "validation"}
 _TESTS = ("test", "validation", "val")
+# SET, SET/CONFIGURATION and either with :VERSION. TFDS would read more into a name: a package, a
+# path, arguments of the builder.
+_NAME = re.compile(r"[a-z]\w*(/\w[\w.+-]*)?(:\d+\.[\d*]+\.[\d*]+)?", re.ASCII)
 # {set that nobody may download: the archives that its user fetches}
 _BY_HAND = {"imagenet2012": ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")}
 
@@ -61,6 +65,8 @@ def open_builder(name: str, data_dir: str) -> Any:
       InputError: TFDS has no such set, it is none of images with one label each, or what is there
         of it is damaged or in another format.
     """
+    if not _NAME.fullmatch(name):
+        raise InputError("data.name", name, "TFDS has no such set")
     import tensorflow_datasets as tfds
 
     tfds.disable_progress_bar()
@@ -76,6 +82,10 @@ def open_builder(name: str, data_dir: str) -> Any:
         if configs := _other_configs(name):
             remedy = f"has no such configuration; one of {', '.join(configs)}"
             raise InputError("data.name", name, remedy) from error
+        if "cannot be loaded at version" in str(error):
+            raise InputError(
+                "data.name", name, f"has no such version ({_reason(error)})"
+            ) from error
         where = folder or "the default folder of TFDS"
         remedy = f"what {where} holds of {name} is damaged ({_reason(error)}); remove that"
         if "File format" in str(error):

@@ -17,15 +17,14 @@ Answers that hold for all of them, so that finite features never give NaN:
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ec_jax import kernels, rng
-from ec_jax.evaluation.features import Context, Features
+from ec_jax import kernels
 from ec_jax.kernels import SMALLEST_BATCH
 
 
@@ -294,6 +293,29 @@ def update(
     return jax.tree.map(lambda new, old: jnp.where(enough, new, old), new, state)
 
 
+def together(state: State, own: State, axis_name: str) -> State:
+    """The sums of ``state``, which all devices have, and of what is each device's ``own``."""
+    x_unit, y_unit = (
+        jnp.maximum(unit, jax.lax.pmax(more, axis_name))
+        for unit, more in ((state.x_unit, own.x_unit), (state.y_unit, own.y_unit))
+    )
+    old, new = (_in_units(s, x_unit, y_unit) for s in (state, own))
+    return State(
+        xy=old.xy + jax.lax.psum(new.xy, axis_name),
+        xx=old.xx + jax.lax.psum(new.xx, axis_name),
+        yy=old.yy + jax.lax.psum(new.yy, axis_name),
+        rows=old.rows + jax.lax.psum(new.rows, axis_name),
+        x_unit=x_unit,
+        y_unit=y_unit,
+    )
+
+
+def _in_units(state: State, x_unit: jax.Array, y_unit: jax.Array) -> State:
+    """The same sums in units that are no smaller."""
+    x, y = kernels.over(state.x_unit, x_unit) ** 2, kernels.over(state.y_unit, y_unit) ** 2
+    return state.replace(xy=state.xy * x[:, None] * y[None], xx=state.xx * x**2, yy=state.yy * y**2)
+
+
 def result(state: State) -> jax.Array:
     """Minibatch CKA of every pair: means over the rows' minibatches, then the division.
 
@@ -327,72 +349,3 @@ def minibatch_slices(n: int, batch_size: int) -> list[slice]:
     count = min(-(-n // batch_size), max(n // SMALLEST_BATCH, 1)) if n else 0
     bounds = [-(-n * i // count) for i in range(count + 1)] if count else []
     return [slice(*pair) for pair in itertools.pairwise(bounds)]
-
-
-def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
-    """Similarity to each reference model at every point.
-
-    Args:
-      features: {split: Features} of the measured model.
-      context: its references hold the same examples in the same order;
-        ``config.evaluation.cka_batch_size`` is that of the unbiased estimator.
-
-    Returns:
-      ``cka_to_R/SPLIT/POINT``, biased, on the whole split, and
-      ``cka_unbiased_to_R/SPLIT/POINT``, over minibatches. Splits without examples are left
-      out, and the unbiased keys where there are fewer than four.
-
-    Raises:
-      ValueError: a reference has another number of examples.
-    """
-    out = {}
-    for split, part in features.items():
-        n, points = len(part.labels), tuple(part.points)
-        if not n or not context.references:
-            continue
-        xs = tuple(part.points.values())
-        ys = {
-            name: tuple(reference[split].points[p] for p in points)
-            for name, reference in context.references.items()
-        }
-        for name, values in _biased(xs, ys).items():
-            out |= _keyed(f"cka_to_{name}/{split}", points, values)
-        if n >= SMALLEST_BATCH:
-            unbiased = _minibatch(xs, ys, context.config.evaluation.cka_batch_size)
-            for name, values in unbiased.items():
-                out |= _keyed(f"cka_unbiased_to_{name}/{split}", points, values)
-    return out
-
-
-def _keyed(prefix: str, points: Sequence[str], values: jax.Array | np.ndarray) -> dict[str, float]:
-    numbers = np.asarray(values).tolist()
-    return {f"{prefix}/{point}": v for point, v in zip(points, numbers, strict=True)}
-
-
-@jax.jit
-def _biased(xs: Sequence[jax.Array], ys: Mapping[str, Sequence[jax.Array]]) -> dict[str, jax.Array]:
-    """Biased CKA of xs[i] and ys[name][i] for every name: float32 [len(xs)] each."""
-    return {
-        name: jnp.stack([linear_cka(x, y) for x, y in zip(xs, group, strict=True)])
-        for name, group in ys.items()
-    }
-
-
-def _minibatch(
-    xs: Sequence[np.ndarray], ys: Mapping[str, Sequence[np.ndarray]], batch_size: int
-) -> dict[str, np.ndarray]:
-    """Minibatch CKA of xs[i] and ys[name][i] for every name."""
-    slices = minibatch_slices(len(xs[0]), batch_size)
-    size = max(s.stop - s.start for s in slices)
-    # A set is often ordered by class, and CKA within one class is another quantity. The
-    # order is the same for all models and seeds.
-    order = rng.generator(0, "cka").permutation(len(xs[0]))
-    flat = tuple(y for group in ys.values() for y in group)
-    state = init(len(xs), len(flat))
-    for part in slices:
-        rows = order[part]
-        mask = np.arange(size) < len(rows)
-        rows = np.pad(rows, (0, size - len(rows)), mode="edge")
-        state = update(state, tuple(x[rows] for x in xs), tuple(y[rows] for y in flat), mask)
-    pairs = np.asarray(result(state)).reshape(len(xs), len(ys), len(xs))
-    return {name: np.diagonal(pairs[:, i]) for i, name in enumerate(ys)}

@@ -2,13 +2,14 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 import tqdm
+from jax.sharding import Mesh
 
 from ec_jax.data import augment
 from ec_jax.models.network import Network, Variables
@@ -61,11 +62,13 @@ class Context:
       references: {"original" or "oracle": {split: Features}}, of the same examples in the
         same order.
       subject: the measured model; None: it is not at hand, and what needs it is left out.
+      mesh: of the devices over which large metrics are cut; None: one device.
     """
 
     config: Any
     references: Mapping[str, Mapping[str, Features]]
     subject: Subject | None = None
+    mesh: Mesh | None = None
 
 
 Forward = Callable[[np.ndarray], tuple[Mapping[str, Any], Any, Mapping[str, Any]]]
@@ -79,6 +82,7 @@ def extract(
     batch_size: int,
     name: str = "",
     watch: Watch | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> dict[str, Features]:
     """Runs models over a split, every example exactly once a model.
 
@@ -92,12 +96,13 @@ def extract(
       batch_size: images a call, >= 1.
       name: what is shown while it runs: a bar on a terminal, elsewhere one line. Empty: nothing.
       watch: called with {model: maps} of every batch and the number of its valid rows.
+      part: (i, n): the models take the i-th of n equal parts of every batch, and give the whole.
 
     Returns:
       {model: Features of the n examples, in order}.
 
     Raises:
-      ValueError: as many labels as images are needed, and a positive batch size.
+      ValueError: as many labels as images are needed, and a positive batch size of n equal parts.
 
     >>> forward = lambda batch: ({"stage1": batch}, batch, {})
     >>> images = np.arange(10, dtype=np.uint8).reshape(5, 2)
@@ -105,18 +110,22 @@ def extract(
     [8.0, 9.0]
     """
     count = len(images)
-    if len(labels) != count or batch_size < 1:
-        raise ValueError(f"{count} images, {len(labels)} labels, batch size {batch_size}")
+    if len(labels) != count or batch_size < 1 or batch_size % part[1]:
+        parts = f"{batch_size} in {part[1]} parts"
+        raise ValueError(f"{count} images, {len(labels)} labels, batch size {parts}")
+    share = batch_size // part[1]
     if not count:
         # The shapes of the activations are known to the models only, so they run once.
-        empty = np.zeros((batch_size, *images.shape[1:]), images.dtype)
+        empty = np.zeros((share, *images.shape[1:]), images.dtype)
         rooms = {model: _allocate(forward(empty), 0) for model, forward in forwards.items()}
         return {model: _features(*room, labels) for model, room in rooms.items()}
     rooms = {}
     starts = range(0, count, batch_size)
-    for start, batch in zip(_shown(starts, name, count), _ahead(images, starts), strict=True):
-        rows = slice(start, start + len(batch))
-        padded = np.concatenate([batch, np.repeat(batch[-1:], batch_size - len(batch), axis=0)])
+    firsts = [start + part[0] * share for start in starts]
+    batches = _ahead(images, [_within(first, share, count) for first in firsts])
+    for start, batch in zip(_shown(starts, name, count), batches, strict=True):
+        rows = slice(start, min(start + batch_size, count))
+        padded = np.concatenate([batch, np.repeat(batch[-1:], share - len(batch), axis=0)])
         # All are started before the first is waited for.
         results = {model: forward(padded) for model, forward in forwards.items()}
         for model, result in results.items():
@@ -124,13 +133,18 @@ def extract(
                 rooms[model] = _allocate(result, count)
             _fill(rooms[model], result, rows)
         if watch:
-            watch({model: result[2] for model, result in results.items()}, len(batch))
+            watch({model: result[2] for model, result in results.items()}, rows.stop - start)
     return {model: _features(*room, labels) for model, room in rooms.items()}
 
 
-def _ahead(images: Any, starts: range) -> Iterator[np.ndarray]:
+def _within(first: int, size: int, count: int) -> slice:
+    """Up to ``size`` of ``count`` rows; where there are none left, the last one."""
+    first = min(first, count - 1)
+    return slice(first, min(first + size, count))
+
+
+def _ahead(images: Any, parts: Sequence[slice]) -> Iterator[np.ndarray]:
     """Batches; pictures of the next one are decoded while one is used."""
-    parts = [slice(start, start + starts.step) for start in starts]
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(images.__getitem__, parts[0])
         for part in parts[1:]:

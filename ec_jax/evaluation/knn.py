@@ -1,12 +1,14 @@
 """k nearest neighbours on the features of every point, and on the logits."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from ec_jax import parallel
 from ec_jax.evaluation.features import Context, Features
 from ec_jax.losses.contrastive import l2_normalize
 
@@ -17,12 +19,20 @@ _BLOCK = 256  # queries compared with the bank at a time
 
 
 def knn_predict(
-    queries: np.ndarray, bank: np.ndarray, bank_labels: np.ndarray, k: int, num_classes: int
+    queries: np.ndarray,
+    bank: np.ndarray,
+    bank_labels: np.ndarray,
+    k: int,
+    num_classes: int,
+    mesh: Mesh | None = None,
 ) -> np.ndarray:
     """Class most frequent among the k bank vectors nearest to each query by cosine.
 
     Every neighbour has one vote. Of classes with equally many votes the smallest wins; of
     equally near bank vectors the first come first. A zero vector has cosine 0 to all.
+
+    The bank is cut over the devices of the mesh: each finds the k nearest of its own vectors, and
+    among those of all devices are the k nearest of the bank.
 
     Args:
       queries: float [q, d]; q may be 0.
@@ -30,6 +40,7 @@ def knn_predict(
       bank_labels: integer [b], in [0, num_classes).
       k: neighbours, in [1, b].
       num_classes: C.
+      mesh: of the devices, of all processes; None: one device.
 
     Returns:
       int32 [q].
@@ -43,25 +54,44 @@ def knn_predict(
     """
     if not 1 <= k <= len(bank):
         raise ValueError(f"k = {k}: must be at least 1 and at most the bank's {len(bank)} vectors")
-    unit_bank, labels = l2_normalize(jnp.asarray(bank)), jnp.asarray(bank_labels, jnp.int32)
+    mesh = mesh or parallel.one_device()
+    rows = np.asarray(bank), np.asarray(bank_labels, np.int32)
+    (unit_bank, labels), valid = parallel.shard_rows(rows, mesh)
+    unit_bank, predict = _normalize(unit_bank), _predict_block(mesh, k, num_classes)
     predicted = [np.zeros(0, np.int32)]
     for start in range(0, len(queries), _BLOCK):
         block = queries[start : start + _BLOCK]
         # One shape for all blocks, so that one program serves them.
         padded = np.concatenate([block, np.repeat(block[-1:], _BLOCK - len(block), axis=0)])
-        votes = _predict_block(padded, unit_bank, labels, k=k, num_classes=num_classes)
+        votes = predict(padded, (unit_bank, labels, valid))
         predicted.append(np.asarray(votes)[: len(block)])
     return np.concatenate(predicted)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "num_classes"))
-def _predict_block(
-    queries: jax.Array, unit_bank: jax.Array, labels: jax.Array, *, k: int, num_classes: int
-) -> jax.Array:
-    cosines = jnp.matmul(l2_normalize(queries), unit_bank.T, precision=jax.lax.Precision.HIGHEST)
-    _, nearest = jax.lax.top_k(cosines, k)
-    votes = jax.nn.one_hot(labels[nearest], num_classes, dtype=jnp.int32).sum(axis=1)
-    return jnp.argmax(votes, axis=1).astype(jnp.int32)
+_normalize = jax.jit(l2_normalize)
+
+
+@functools.cache
+def _predict_block(mesh: Mesh, k: int, num_classes: int) -> Callable:
+    """``(queries [q, d], (unit bank, labels, valid rows)) -> int32 [q]``, compiled once."""
+
+    def predict(queries: jax.Array, bank: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        vectors, labels, valid = bank
+        cosines = jnp.matmul(l2_normalize(queries), vectors.T, precision=jax.lax.Precision.HIGHEST)
+        cosines = jnp.where(valid[None], cosines, -jnp.inf)
+        nearest = _nearest(cosines, jnp.broadcast_to(labels[None], cosines.shape), k)
+        # Side by side in the order of the devices, which is the bank's: ties stay as they are.
+        nearest = jax.lax.all_gather(nearest, parallel.AXIS, axis=1, tiled=True)
+        votes = jax.nn.one_hot(_nearest(*nearest, k)[1], num_classes, dtype=jnp.int32).sum(axis=1)
+        return jnp.argmax(votes, axis=1).astype(jnp.int32)
+
+    return parallel.over_rows(predict, mesh)
+
+
+def _nearest(cosines: jax.Array, labels: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k largest cosines of each row, or all where there are fewer, and their labels."""
+    found, places = jax.lax.top_k(cosines, min(k, cosines.shape[1]))
+    return found, jnp.take_along_axis(labels, places, axis=1)
 
 
 def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
@@ -87,12 +117,19 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
     return {
         f"knn/{split}/{point}": value
         for split in splits
-        for point, value in accuracies(features[split], parts, k, classes, LOGITS).items()
+        for point, value in accuracies(
+            features[split], parts, k, classes, LOGITS, mesh=context.mesh
+        ).items()
     }
 
 
 def accuracies(
-    queried: Features, parts: Sequence[Features], k: int, num_classes: int, *more: str
+    queried: Features,
+    parts: Sequence[Features],
+    k: int,
+    num_classes: int,
+    *more: str,
+    mesh: Mesh | None = None,
 ) -> dict[str, float]:
     """{point: accuracy of k-NN in percent}, NaN where features are not finite.
 
@@ -102,6 +139,7 @@ def accuracies(
       k: neighbours.
       num_classes: C.
       *more: ``logits``, where they are to be among the points.
+      mesh: as for ``knn_predict``.
     """
     labels = np.concatenate([part.labels for part in parts])
     result = {}
@@ -110,7 +148,7 @@ def accuracies(
         if not np.isfinite(queries).all() or not np.isfinite(bank).all():
             result[point] = float("nan")
             continue
-        predicted = knn_predict(queries, bank, labels, k, num_classes)
+        predicted = knn_predict(queries, bank, labels, k, num_classes, mesh)
         result[point] = 100.0 * float(np.mean(predicted == queried.labels))
     return result
 

@@ -43,7 +43,9 @@ def measure(
     taken, streamed = _features(scenario, models, seen or {})
     unknown = {name: tree for name, tree in models.items() if name not in (known or {})}
     subjects = _subjects(scenario, models)
-    numbers = suite.evaluate(taken, scenario.config, subjects, may_break, known, told=True)
+    numbers = suite.evaluate(
+        taken, scenario.config, subjects, may_break, known, told=True, mesh=scenario.mesh
+    )
     for name, values in (*streamed.items(), *_transferred(scenario, unknown).items()):
         numbers[name] |= values
     suite.refuse_nan(numbers, may_break)
@@ -52,7 +54,7 @@ def measure(
 
 def features(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, dict[str, Features]]:
     """{model: {split: Features}}, for ``measure``; {} where it needs whole activations."""
-    return {} if _maps(scenario) else _features(scenario, models, {})[0]
+    return {} if compares_maps(scenario) else _features(scenario, models, {})[0]
 
 
 def _features(
@@ -66,9 +68,9 @@ def _features(
     streamed: dict[str, dict[str, float]] = {name: {} for name in models}
     for split, rows in scenario.measured.items():
         images, labels = scenario.data.images_and_labels(split, rows)
-        watch = StreamedCKA(models, suite.REFERENCES) if _maps(scenario) else None
-        batch = _batch_size(scenario)
-        parts = extract(forwards, images, labels, batch, f"evaluate: {split}", watch)
+        watch = StreamedCKA(models, suite.REFERENCES) if compares_maps(scenario) else None
+        batch, title = batch_size(scenario), f"evaluate: {split}"
+        parts = extract(forwards, images, labels, batch, title, watch, parallel.part())
         for name, part in parts.items():
             found[name][split] = part
             streamed[name] |= watch.result(name, split) if watch else {}
@@ -76,14 +78,15 @@ def _features(
 
 
 def _forwards(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Forward]:
-    mesh, forward = scenario.mesh, _forward(scenario)
+    mesh, forward = scenario.mesh, make_forward(scenario)
     return {
-        name: _bound(forward, parallel.replicate(_as_network(tree), mesh), mesh)
+        name: _bound(forward, parallel.replicate(as_network(tree), mesh), mesh)
         for name, tree in models.items()
     }
 
 
-def _batch_size(scenario: Scenario) -> int:
+def batch_size(scenario: Scenario) -> int:
+    """Images of a forward pass, on all devices."""
     # Padded anyway: any number of devices can share it.
     return math.ceil(scenario.config.data.eval_batch_size / scenario.mesh.size) * scenario.mesh.size
 
@@ -94,37 +97,44 @@ def _transferred(
     if not scenario.transfer:
         return {}
     forwards, neighbors = _forwards(scenario, models), scenario.config.evaluation.neighbors
-    return transfer.measure(forwards, scenario.transfer, _batch_size(scenario), neighbors)
+    sets, batch = scenario.transfer, batch_size(scenario)
+    return transfer.measure(forwards, sets, batch, neighbors, scenario.mesh)
 
 
-def _maps(scenario: Scenario) -> bool:
+def compares_maps(scenario: Scenario) -> bool:
+    """Whole activations are compared, as they come."""
     chosen = suite.chosen(scenario.config.evaluation.metrics)
     return scenario.config.evaluation.features == "map" and "cka" in chosen
 
 
-def _as_network(tree: Variables) -> Variables:
+def as_network(tree: Variables) -> Variables:
+    """The variables of a network without modules, of its backbone's."""
     return {collection: {"backbone": part} for collection, part in tree.items()}
 
 
 def _bound(forward: Any, variables: Variables, mesh: jax.sharding.Mesh) -> Any:
-    return lambda images: forward(variables, parallel.shard(images, mesh))
+    def bound(images: Any) -> Any:
+        found = forward(variables, parallel.shard(images, mesh))
+        return found if parallel.alone() else parallel.here(found)
+
+    return bound
 
 
-def _forward(scenario: Scenario) -> Any:
+def make_forward(scenario: Scenario) -> Any:
     """``(variables, uint8 images) -> (pooled features, logits, maps)``, compiled once."""
     network, (mean, std) = scenario.network(modules=False), scenario.moments
 
-    @jax.jit
     def forward(variables, images):
         points, logits = network.activations(variables, augment.normalize(images, mean, std))
         maps = {p: a.astype(jnp.float32) for p, a in points.items()}
         return (
             {p: spatial_mean(a) for p, a in maps.items()},
             logits,
-            maps if _maps(scenario) else {},
+            maps if compares_maps(scenario) else {},
         )
 
-    return forward
+    # Of several processes each gets all of it: every one of them has the features of all images.
+    return jax.jit(forward) if parallel.alone() else parallel.whole_result(forward, scenario.mesh)
 
 
 def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Subject]:
@@ -133,11 +143,11 @@ def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, 
         for split, rows in scenario.measured.items()
     }
     # On one device: they are trained further by programs of one device.
-    device = scenario.mesh.devices.flat[0]
+    device = parallel.own_device(scenario.mesh)
     return {
         name: Subject(
             scenario.network(modules=False),
-            jax.device_put(_as_network(tree), device),
+            jax.device_put(as_network(tree), device),
             images,
             *scenario.moments,
         )

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from ec_jax import parallel
 from ec_jax.evaluation.features import Context, Features
 from ec_jax.rng import generator
 
@@ -48,6 +50,7 @@ def fit_probes(
     *,
     included: np.ndarray | None = None,
     max_iterations: int = MAX_ITERATIONS,
+    mesh: Mesh | None = None,
 ) -> Probes:
     """Multinomial logistic regression, every stage and every strength at once.
 
@@ -67,9 +70,10 @@ def fit_probes(
       l2: float [s, g], positive.
       included: bool [n], at least one true; None: all examples.
       max_iterations: Newton steps at most; a fit cut short is not ``converged``.
+      mesh: of the devices, of all processes, over which the examples are cut; None: one device.
 
     Returns:
-      Probes.
+      Probes, in every process.
 
     Raises:
       ValueError: no example is included, or a strength is not positive.
@@ -89,26 +93,31 @@ def fit_probes(
         raise ValueError("a probe needs at least one training example")
     if not (l2 > 0).all():
         raise ValueError(f"l2 = {l2.tolist()}: must be positive, or no optimum may exist")
-    return _fit(
-        jnp.asarray(features, jnp.float32),
-        jnp.asarray(labels, jnp.int32),
-        jnp.asarray(included / included.sum(), jnp.float32),
-        jnp.asarray(l2),
-        jnp.asarray(max_iterations, jnp.int32),
-        num_classes=num_classes,
-    )
+    mesh = mesh or parallel.one_device()
+    # The examples first, as they are what is cut.
+    rows = np.moveaxis(np.asarray(features, np.float32), 1, 0), np.asarray(labels, np.int32)
+    shares = np.asarray(included / included.sum(), np.float32)
+    rows, valid = parallel.shard_rows((*rows, shares), mesh)
+    settings = parallel.replicate((l2, np.int32(max_iterations)), mesh)
+    return parallel.here(_fit(mesh)(*rows, valid, *settings, num_classes=num_classes))
 
 
-@functools.partial(jax.jit, static_argnames="num_classes")
-def _fit(
-    features: jax.Array,
+@functools.cache
+def _fit(mesh: Mesh) -> Callable:
+    return parallel.whole_result(_fit_all, mesh, static_argnames="num_classes")
+
+
+def _fit_all(
+    rows: jax.Array,
     labels: jax.Array,
     shares: jax.Array,
+    valid: jax.Array,
     l2: jax.Array,
     max_iterations: jax.Array,
     *,
     num_classes: int,
 ) -> Probes:
+    features, shares = jnp.moveaxis(rows, 0, 1), jnp.where(valid, shares, 0.0)
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
     def fit_stage(inputs, strengths):
@@ -277,7 +286,7 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
 
     Args:
       features: {split: Features} of the measured model; maps are averaged over space first.
-      context: not used.
+      context: of which the mesh is used.
 
     Returns:
       {key: percent in [0, 100]}, and ``probe_converged/POINT``: 1.0 if every fit of the point,
@@ -288,7 +297,6 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
     Source:
       Alain and Bengio 2016, arXiv 1610.01644.
     """
-    del context
     parts = [features[s] for s in TRAINING if s in features and len(features[s].labels)]
     splits = [s for s in TESTS if s in features and len(features[s].labels)]
     if not splits or not parts:
@@ -303,7 +311,7 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
         return result
     scalings = {p: scaling(training[p]) for p in finite}
     scaled = [standardised(training[p], scalings[p]) for p in finite]
-    heads = _train(scaled, labels, parts[0].logits.shape[-1])
+    heads = _train(scaled, labels, parts[0].logits.shape[-1], context.mesh)
     for point, (weights, bias, converged) in zip(finite, heads, strict=True):
         result[f"probe_converged/{point}"] = float(converged)
         for split in splits:
@@ -317,7 +325,7 @@ def run(features: Mapping[str, Features], context: Context) -> dict[str, float]:
 
 
 def _train(
-    stages: Sequence[np.ndarray], labels: np.ndarray, num_classes: int
+    stages: Sequence[np.ndarray], labels: np.ndarray, num_classes: int, mesh: Mesh | None
 ) -> list[tuple[np.ndarray, np.ndarray, bool]]:
     """(weights [d, C], bias [C], converged) of each stage, [n, d] standardised."""
     width = max(stage.shape[1] for stage in stages)
@@ -326,10 +334,10 @@ def _train(
         row[:, : stage.shape[1]] = stage
     held = held_out(labels)
     grid = np.tile(np.float32(L2_GRID), (len(stages), 1))
-    trials = fit_probes(stacked, labels, num_classes, grid, included=~held)
+    trials = fit_probes(stacked, labels, num_classes, grid, included=~held, mesh=mesh)
     losses = _losses(trials, stacked[:, held], labels[held])
     best = np.take_along_axis(grid, losses.argmin(axis=1)[:, None], axis=1)
-    final = fit_probes(stacked, labels, num_classes, best)
+    final = fit_probes(stacked, labels, num_classes, best, mesh=mesh)
     converged = np.asarray(trials.converged).all(axis=1) & np.asarray(final.converged)[:, 0]
     weights, bias = np.asarray(final.weights)[:, 0], np.asarray(final.bias)[:, 0]
     return [

@@ -5,11 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+from jax.sharding import Mesh
+
 from ec_jax.errors import TrainingError
 from ec_jax.evaluation import (
     accuracy,
     agreement,
-    cka,
     gap,
     idi,
     knn,
@@ -18,6 +19,7 @@ from ec_jax.evaluation import (
     probe,
     recovery,
     rus,
+    similarity,
     variance,
 )
 from ec_jax.evaluation.features import Context, Features, Subject
@@ -27,7 +29,7 @@ from ec_jax.evaluation.features import Context, Features, Subject
 METRICS = {
     "accuracy": accuracy,
     "agreement": agreement,
-    "cka": cka,
+    "cka": similarity,
     "knn": knn,
     "variance": variance,
     "probe": probe,
@@ -59,6 +61,7 @@ def evaluate(
     may_break: Collection[str] = (),
     known: Mapping[str, Mapping[str, float]] | None = None,
     told: bool = False,
+    mesh: Mesh | None = None,
 ) -> dict[str, dict[str, float]]:
     """The numbers of every model.
 
@@ -70,6 +73,7 @@ def evaluate(
       may_break: models whose numbers need not be finite.
       known: {model: its numbers}, of models that were measured before, against the same references.
       told: a line is printed before each of the metrics that may take minutes.
+      mesh: of the devices over which large metrics are cut; None: one device.
 
     Returns:
       {model: {flat key: number}}.
@@ -84,7 +88,7 @@ def evaluate(
         if model in (known or {}):
             models[model] = dict(known[model])
             continue
-        context = Context(config, references, (subjects or {}).get(model))
+        context = Context(config, references, (subjects or {}).get(model), mesh)
         models[model] = {}
         for name in chosen(config.evaluation.metrics):
             if name in _LONG and told:

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+from jax.sharding import Mesh
+
+from ec_jax import parallel
 from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError
 from ec_jax.evaluation import knn
@@ -11,7 +14,11 @@ Sets = Iterable[tuple[str, Callable[[], Dataset]]]
 
 
 def measure(
-    forwards: Mapping[str, Forward], sets: Sets, batch_size: int, neighbors: int
+    forwards: Mapping[str, Forward],
+    sets: Sets,
+    batch_size: int,
+    neighbors: int,
+    mesh: Mesh | None = None,
 ) -> dict[str, dict[str, float]]:
     """``transfer/SET/POINT``: accuracy of k-NN on a set that no model was trained on, in percent.
 
@@ -24,6 +31,7 @@ def measure(
       sets: (name, what reads it) each; one is in memory at a time.
       batch_size: images a call of a model.
       neighbors: k, one vote each.
+      mesh: of the devices, of all processes; None: one device.
 
     Returns:
       {model: {key: percent in [0, 100]}}; NaN where features are not finite.
@@ -38,7 +46,14 @@ def measure(
             remedy = f"{name} has {images} training images; at most that"
             raise InputError("evaluation.neighbors", neighbors, remedy)
         parts = {
-            part: extract(forwards, images, labels, batch_size, f"evaluate: {name}, {part}")
+            part: extract(
+                forwards,
+                images,
+                labels,
+                batch_size,
+                f"evaluate: {name}, {part}",
+                part=parallel.part() if mesh else (0, 1),
+            )
             for part, images, labels in (
                 ("train", data.train_images, data.train_labels),
                 ("test", data.test_images, data.test_labels),
@@ -46,6 +61,7 @@ def measure(
         }
         for model, numbers in found.items():
             bank, queries = parts["train"][model], parts["test"][model]
-            accuracy = knn.accuracies(queries, [bank], neighbors, len(data.class_names))
+            classes = len(data.class_names)
+            accuracy = knn.accuracies(queries, [bank], neighbors, classes, mesh=mesh)
             numbers |= {f"transfer/{name}/{point}": value for point, value in accuracy.items()}
     return found

@@ -85,7 +85,7 @@ def _files(found: Sequence[Comparison]) -> dict[str, bytes]:
         "table.md": _table_md(found, plots, names),
         "table.tex": _table_tex(found),
     }
-    files = {name: text.encode() for name, text in texts.items()}
+    files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     for mine, own in zip(plots, names, strict=True):
         for name, plot in mine.items():
             files[own[name]] = tradeoff.png(plot)

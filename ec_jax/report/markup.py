@@ -91,10 +91,19 @@ def _latex_row(cells: Iterable[str]) -> str:
 
 
 def to_csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Comma-separated values, after RFC 4180 but with bare line feeds; None is an empty cell."""
+    """Comma-separated values, after RFC 4180 but with bare line feeds; None is an empty cell.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe before it.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     for row in (head, *rows):
-        # A lone carriage return would be taken for the end of a line.
-        writer.writerow([c.replace("\r", " ") if isinstance(c, str) else c for c in row])
+        writer.writerow([_csv_text(c) if isinstance(c, str) else c for c in row])
     return out.getvalue()
+
+
+def _csv_text(text: str) -> str:
+    # A lone carriage return would be taken for the end of a line.
+    text = text.replace("\r", " ")
+    # A spreadsheet reckons what begins so, and may call other programs.
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text

@@ -62,7 +62,9 @@ MISSING = Cell("–")  # sorted last in both directions
 
 def escape(text: object) -> str:
     """Text as markup, also inside an attribute in double quotes."""
-    return html_lib.escape(str(text), quote=True)
+    # A path may have bytes that are no text, and no page could be written with them.
+    text = str(text).encode(errors="backslashreplace").decode()
+    return html_lib.escape(text, quote=True)
 
 
 def number(value: float | None, digits: int, *, sign: bool = False) -> Cell:

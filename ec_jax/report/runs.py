@@ -5,17 +5,18 @@ twice.
 """
 
 import dataclasses
-import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ec_jax.config import flatten
 from ec_jax.errors import InputError
-from ec_jax.workdir import FREE
+from ec_jax.workdir import FREE, read_json
 
 AUDIT = "audit.json"
+_LARGEST = 2**63  # of a whole number: a count of operations, not one that no float holds
 FILES = ("metrics.json", AUDIT)  # what a folder is looked through for, in this order
 REFERENCES = ("original", "oracle")
 # Of one method and scenario, these may differ between runs that are averaged. Which model a run
@@ -29,6 +30,15 @@ _TYPES = {
     "points": list,
     "method": str,
     "seed": int,
+}
+# What older runs are without, or only some have.
+_MORE_TYPES = {
+    "images": dict,
+    "model": str,
+    "features": str,
+    "forget": str,
+    "earlier_classes": list,
+    "earlier_names": list,
 }
 
 
@@ -108,10 +118,10 @@ def read(source: str) -> Run:
 
 
 def _file(source: str) -> Path:
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(source))  # pathlib's raises RuntimeError for an unknown user
+    if os.path.isfile(path):
         return path
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise InputError("RUN_DIR", source, "no such file or folder; give a run's workdir")
     for name in FILES:
         if (path / name).is_file():
@@ -123,28 +133,30 @@ def _file(source: str) -> Path:
 
 def _json(path: Path, source: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise TypeError("it is no object")
-    except (ValueError, TypeError, OSError) as error:
+        return read_json(path)
+    except ValueError as error:
         reason = f"its {path.name} cannot be read ({error}); leave it out, or make it anew"
         raise InputError("RUN_DIR", source, reason) from error
-    return found
 
 
 def _check_scenario(scenario: Any, source: str) -> None:
     if not isinstance(scenario, dict):
         raise _unlike(source, "scenario", "what was run")
-    for field, kind in _TYPES.items():
-        if not isinstance(scenario.get(field), kind):
+    known = _TYPES | {field: kind for field, kind in _MORE_TYPES.items() if field in scenario}
+    for field, kind in known.items():
+        if type(scenario.get(field)) is not kind:
             raise _unlike(source, f"scenario.{field}", f"a {kind.__name__}")
+    if not _are_numbers(scenario.get("images", {})):
+        raise _unlike(source, "scenario.images", "numbers")
     for field in ("points", "forget_names"):
         names = scenario[field]
         in_part = field == "forget_names" and isinstance(scenario.get("forget"), str)
         if not (names or in_part) or not all(isinstance(name, str) for name in names):
             raise _unlike(source, f"scenario.{field}", "names")
-    if len(scenario["forget_names"]) != len(scenario["forget_classes"]):
-        raise _unlike(source, "scenario.forget_names", "one name a forgotten class")
+    for field in ("forget", "earlier"):
+        classes, names = (scenario.get(f"{field}_{what}", []) for what in ("classes", "names"))
+        if len(names) != len(classes):
+            raise _unlike(source, f"scenario.{field}_names", "one name a forgotten class")
 
 
 def _spent(cost: Any) -> dict[str, Mapping[str, float]]:
@@ -152,7 +164,9 @@ def _spent(cost: Any) -> dict[str, Mapping[str, float]]:
 
 
 def _are_numbers(values: Any) -> bool:
-    return isinstance(values, dict) and all(type(v) in (int, float) for v in values.values())
+    return isinstance(values, dict) and all(
+        type(v) is float or (type(v) is int and abs(v) < _LARGEST) for v in values.values()
+    )
 
 
 def _unlike(source: str, field: str, wanted: str) -> InputError:
@@ -163,8 +177,10 @@ def _unlike(source: str, field: str, wanted: str) -> InputError:
 
 def _with_broken(models: Mapping[str, Any], keys: Any) -> dict[str, dict[str, float]]:
     """The numbers with those that an audit could not write, as JSON has no word for them."""
-    lost = keys if isinstance(keys, dict) else {}
-    return {m: {**v, **dict.fromkeys(lost.get(m) or (), math.nan)} for m, v in models.items()}
+    lost = {m: k for m, k in keys.items() if isinstance(k, list)} if isinstance(keys, dict) else {}
+    return {
+        m: {**v, **dict.fromkeys(map(str, lost.get(m, ())), math.nan)} for m, v in models.items()
+    }
 
 
 def _config(path: Path, found: Mapping[str, Any], source: str) -> dict[str, Any] | None:

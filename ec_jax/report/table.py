@@ -194,8 +194,9 @@ def markdown(metrics: Mapping[str, Any]) -> str:
       metrics: the contents of ``metrics.json``.
     """
     # A class name may hold what Markdown reads as markup.
-    heading, features = map(markup.markdown_escape, _scenario_line(metrics).split("\n"))
-    filled = [[label, *cells, goal] for label, cells, goal in _filled(metrics)]
+    heading, _, features = map(markup.markdown_escape, _scenario_line(metrics).rpartition("\n"))
+    escape = markup.markdown_escape  # points and sets have names of their own
+    filled = [[escape(label), *cells, goal] for label, cells, goal in _filled(metrics)]
     title, reasons = _verdict(metrics)
     lines = [
         f"**{heading}**",
@@ -207,7 +208,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         "",
         f"**{title}**",
     ]
-    return "\n".join([*lines, "", *(f"- {r}" for r in reasons), ""])
+    return "\n".join([*lines, "", *(f"- {markup.markdown_escape(r)}" for r in reasons), ""])
 
 
 def markdown_table(models: Sequence[str], filled: Iterable[Sequence[str]]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from ec_jax import parallel, termination
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.errors import TrainingError
 from ec_jax.training.progress import Progress
@@ -50,6 +51,7 @@ def train(
     Raises:
       TrainingError: a loss is not finite, or the features collapsed. Checkpoints written
         before that step stay; none is written after it.
+      Terminated: SIGTERM came; the step that was at work is saved.
     """
     before = before or {"seconds": 0.0, "images": 0, "flops": 0}
     spent, images = before["seconds"], before["images"]
@@ -74,24 +76,37 @@ def train(
         return found
 
     try:
-        for step in range(start, steps):
-            state, unseen[step] = step_fn(state, step)
-            done = step + 1
-            progress.advance(done)
-            save = done % checkpoints.every == 0 or done == steps
-            if save or done % log_every == 0:
-                metrics, read = _look(name, unseen, min_spread, remedy)
-                progress.show(done, metrics)
-                images += read
-                unseen.clear()
-            if save:
-                # What a step left is seen only by the next one: no state is saved before that
-                # was tried. The step takes over its buffers, so it gets a copy.
-                _, ahead = step_fn(jax.tree.map(jnp.copy, state), done)
-                _look(name, {done: ahead}, min_spread, remedy)
-                checkpoints.save(state, cost(done))
+        with termination.deferred():
+            for step in range(start, steps):
+                state, unseen[step] = step_fn(state, step)
+                done = step + 1
+                progress.advance(done)
+                save = done % checkpoints.every == 0 or done == steps
+                look = save or done % log_every == 0
+                ends = _ends(look)
+                if look or ends:
+                    metrics, read = _look(name, unseen, min_spread, remedy)
+                    progress.show(done, metrics)
+                    images += read
+                    unseen.clear()
+                if save or ends:
+                    # What a step left is seen only by the next one: no state is saved before that
+                    # was tried. The step takes over its buffers, so it gets a copy.
+                    _, ahead = step_fn(jax.tree.map(jnp.copy, state), done)
+                    _look(name, {done: ahead}, min_spread, remedy)
+                    checkpoints.save(state, cost(done))
+                if ends:
+                    print(f"{name}: saved at step {done}/{steps}", flush=True)
+                    raise termination.Terminated
     finally:
         progress.close()
+
+
+def _ends(look: bool) -> bool:
+    """SIGTERM came to one of the processes, which all end at the same step: when they look."""
+    if parallel.alone():
+        return termination.asked()
+    return look and parallel.any_process(termination.asked())
 
 
 def _look(name: str, unseen: dict, min_spread: float, remedy: str) -> tuple[dict[str, float], int]:

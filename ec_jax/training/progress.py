@@ -7,20 +7,26 @@ from pathlib import Path
 
 import tqdm
 
+from ec_jax import parallel
+
 
 class Progress:
-    """Progress of one training, on the terminal and as TensorBoard scalars."""
+    """Progress of one training, on the terminal and as TensorBoard scalars.
+
+    Of several processes the first one alone shows and records it.
+    """
 
     def __init__(self, name: str, start: int, steps: int, folder: Path):
         """``folder`` takes the event files; scalars after ``start`` replace older ones."""
+        self._name, self._steps, self._events = name, steps, None
+        seen = sys.stderr.isatty() and parallel.primary()
+        self._bar = tqdm.tqdm(desc=name, total=steps, initial=start, unit="step", disable=not seen)
+        if not parallel.primary():
+            return
         # Imported by trainings alone: where PyTorch is installed, tensorboardX imports it.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._name, self._steps = name, steps
-        self._bar = tqdm.tqdm(
-            desc=name, total=steps, initial=start, unit="step", disable=not sys.stderr.isatty()
-        )
         (folder / name).mkdir(parents=True, exist_ok=True)
         # Not SummaryWriter: it writes from a queue, and a killed run would lose what its newest
         # checkpoint will not let it write again.
@@ -34,6 +40,8 @@ class Progress:
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Shows and records the metrics of step ``step`` (steps done)."""
+        if not self._events:
+            return
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
@@ -50,4 +58,5 @@ class Progress:
     def close(self) -> None:
         """Ends the bar and the event file."""
         self._bar.close()
-        self._events.close()
+        if self._events:
+            self._events.close()

@@ -11,7 +11,6 @@ import numpy as np
 from ec_jax import parallel, rng
 from ec_jax.data.feed import Feed
 from ec_jax.data.loader import Stream
-from ec_jax.data.pictures import Pictures
 from ec_jax.models.network import Network
 from ec_jax.scenario import Scenario
 from ec_jax.training.plan import Training
@@ -82,35 +81,51 @@ def make_steps(
       optimizer: an optax transformation over the trained parts.
       extras: what the method prepared.
     """
-    c, mesh, method = scenario.config, scenario.mesh, training.method
-    cut = isinstance(scenario.data.train_images, Pictures)  # and augmented when it is decoded
-    recipe = Recipe(
-        training.loss,
-        optimizer,
-        training.trained,
-        training.batch_norm_train,
-        "none" if cut else c.data.augment,
-        training.steps,
-    )
-    if method:
-        recipe = dataclasses.replace(recipe, view=method.view, limit=method.limit)
-    update = make_update(network, recipe, *scenario.moments)
+    c, mesh = scenario.config, scenario.mesh
     shared = {"key": rng.key(c.seed, training.draw), "extras": extras}
     shared = parallel.replicate(shared, mesh)
     if scenario.resident:
-        update, shared["data"] = partial(_of_rows, update), scenario.resident
-    reads = _reads(training)
+        shared["data"] = scenario.resident
+    reads = make_reads(training)
     streams = {}
     for name, (indices, size) in training.streams.items():
         stream = Stream(indices, size, c.seed, f"{training.draw}/{name}")
         # One more than are made: at the end the next one is tried (``loop.train``).
         when = [step for step in range(training.steps + 1) if name in reads(step)]
         streams[name] = _reader(scenario, stream, when)
-    update = parallel.per_device(update, mesh, c.parallel.map)
+    update = make_program(scenario, training, network, optimizer)
     return Steps(update, streams, reads, shared, mesh)
 
 
-def _reads(training: Training) -> Callable[[int], tuple[str, ...]]:
+def make_program(
+    scenario: Scenario, training: Training, network: Network, optimizer: Any
+) -> parallel.PerDevice:
+    """The update of a training on all devices, ``(state, shared, batch) -> (state, metrics)``.
+
+    Args:
+      scenario: as for ``make_steps``, and so the others.
+      training: what it is.
+      network: built with ``axis_name=parallel.AXIS``.
+      optimizer: an optax transformation over the trained parts.
+    """
+    c, method = scenario.config, training.method
+    recipe = Recipe(
+        training.loss,
+        optimizer,
+        training.trained,
+        training.batch_norm_train,
+        "none" if scenario.pictures else c.data.augment,  # they are augmented when decoded
+        training.steps,
+    )
+    if method:
+        recipe = dataclasses.replace(recipe, view=method.view, limit=method.limit)
+    update = make_update(network, recipe, *scenario.moments)
+    if scenario.resident:
+        update = partial(_of_rows, update)
+    return parallel.per_device(update, scenario.mesh, c.parallel.map)
+
+
+def make_reads(training: Training) -> Callable[[int], tuple[str, ...]]:
     """``step -> names`` of the streams of which it reads a batch."""
     method, names = training.method, tuple(training.streams)
     if not method:
@@ -129,17 +144,22 @@ def _of_rows(update: Callable, state: TrainState, shared: Any, rows: Any) -> Any
 
 
 def _reader(scenario: Scenario, stream: Stream, steps: Sequence[int]) -> Read:
-    """``step -> batch`` of a stream that ``steps`` read: rows, where images are on the devices."""
+    """``step -> batch`` of a stream that ``steps`` read, this process's part of it.
+
+    It holds rows, where the images are on the devices.
+    """
     data = scenario.data
+    own = parallel.own_rows(stream.batch_size)
     if scenario.resident:
-        return lambda step: stream.batch_indices(step).astype(np.int32)
-    if isinstance(data.train_images, Pictures):
-        images = Feed(stream, data.train_images, scenario.config.data.augment, steps).batch
+        return lambda step: stream.batch_indices(step)[own].astype(np.int32)
+    if scenario.pictures:
+        kind, part = scenario.config.data.augment, parallel.part()
+        images = Feed(stream, data.train_images, kind, steps, part).batch
     else:
-        images = partial(_rows, data.train_images, stream)
-    labels = partial(_rows, data.train_labels, stream)
+        images = partial(_rows, data.train_images, stream, own)
+    labels = partial(_rows, data.train_labels, stream, own)
     return lambda step: {"image": images(step), "label": labels(step)}
 
 
-def _rows(values: np.ndarray, stream: Stream, step: int) -> np.ndarray:
-    return values[stream.batch_indices(step)]
+def _rows(values: np.ndarray, stream: Stream, own: slice, step: int) -> np.ndarray:
+    return values[stream.batch_indices(step)[own]]

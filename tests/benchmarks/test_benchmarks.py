@@ -1,12 +1,9 @@
 """The benchmarks' values and files. Nothing here looks at a time."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from command import ROOT
 
 from benchmarks import cka, run, timing
 
@@ -117,11 +114,3 @@ def test_memory_that_is_held_would_show(smoke):
     # 30,000 rows of 960 float32 for each of two models are 220 MiB; compiling takes 180 give or
     # take some 30.
     assert entry["features_held_mib"] - entry["growth_mib"]["30000"] > 120
-
-
-def test_unknown_names_are_refused():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.run", "speed"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "no benchmark speed" in done.stderr

@@ -90,7 +90,7 @@ def test_a_bad_spec_is_named_with_its_reason(spec, reason):
     with pytest.raises(InputError) as caught:
         parse_forget(spec, NAMES, seed=0)
     message = str(caught.value)
-    assert message.startswith(f"forget.classes = {spec!r}: ")
+    assert message.startswith(f"forget.classes = {repr(spec)[:100]}")  # a long one is cut
     assert reason in message
 
 

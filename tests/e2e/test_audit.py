@@ -184,17 +184,8 @@ def test_bad_input_is_one_line(models, tmp_path):
     damaged = shutil.copytree(models["head"], tmp_path / "damaged")
     (damaged / "manifest.ocdbt").write_bytes(b"no manifest")
     cases = [
-        (good[:1], "--original = None: give a folder, e.g. --original=runs/"),
-        ((*good, "--candidate=/no/such"), "--candidate = '/no/such': no checkpoint there"),
-        ((*good, "--oracle="), "--oracle = '': give a folder"),
         ((*good, f"--oracle={damaged}"), f"--oracle = {str(damaged)!r}: cannot be read"),
         ((*good, "--config.model.width=8"), "--original = ", "does not fit the model"),
-        (
-            (*good, "--config.evaluation.metrics=knn"),
-            "evaluation.metrics = 'knn': without accuracy",
-        ),
-        ((*good, f"--out={ROOT / 'docs'}"), "--out = ", "holds other files"),
-        ((*good, "--workdir=x"), "--workdir = 'x': no such flag"),
     ]
     for arguments, *says in cases:
         refused(*arguments, module="ec_jax.audit", says=says, timeout=120)

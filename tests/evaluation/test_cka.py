@@ -1,54 +1,27 @@
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cka_loops import hsic0, hsic1, reference, streaming_reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.spatial import distance
 
-from ec_jax import rng
 from ec_jax.evaluation import cka
 from ec_jax.evaluation.cka import linear_cka
-from ec_jax.evaluation.features import Context, Features
 
 SHAPES = [((4,), (3,)), ((5, 2), (6,)), ((3, 2, 2), (3, 2, 2)), ((1,), (40,))]
 _biased = jax.jit(linear_cka)
 _unbiased = jax.jit(lambda x, y: linear_cka(x, y, unbiased=True))
 
 
-def _kernel(x):
-    x = np.asarray(x, np.float64).reshape(len(x), -1)
-    return np.array([[sum(p * q for p, q in zip(a, b, strict=True)) for b in x] for a in x])
-
-
-def _hsic0(k, m):
-    n = len(k)
-    centre = np.eye(n) - np.ones((n, n)) / n
-    return np.trace(centre @ k @ centre @ centre @ m @ centre)
-
-
-def _hsic1(k, m):
-    """Equation 3 of Nguyen et al. 2021, term by term."""
-    n = len(k)
-    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
-    one = np.ones(n)
-    sums = (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
-    return (np.trace(k @ m) + sums - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3))
-
-
 def _rbf_kernel(x, fraction):
     square = distance.pdist(np.asarray(x, np.float64).reshape(len(x), -1), "sqeuclidean")
     off_diagonal = np.exp(-square / (2 * fraction * np.median(square)))
     return np.eye(len(x)) + distance.squareform(off_diagonal)
-
-
-def _reference(x, y, hsic, kernel=_kernel):
-    k, m = kernel(x), kernel(y)
-    return hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
 
 
 def _pair(seed, n, x_shape, y_shape, offset=0.0):
@@ -71,8 +44,8 @@ def test_agrees_with_a_loop(n, shapes, offset, seed):
     got = _biased(x, y)
     assert got.dtype == jnp.float32
     assert got.shape == ()
-    assert float(got) == pytest.approx(_reference(x, y, _hsic0), abs=1e-5)
-    assert float(_unbiased(x, y)) == pytest.approx(_reference(x, y, _hsic1), abs=1e-5, rel=1e-5)
+    assert float(got) == pytest.approx(reference(x, y, hsic0), abs=1e-5)
+    assert float(_unbiased(x, y)) == pytest.approx(reference(x, y, hsic1), abs=1e-5, rel=1e-5)
 
 
 @settings(deadline=None, max_examples=15)
@@ -110,7 +83,7 @@ def test_halves_are_the_whole_product(n, wide):
         a = np.asarray(a, np.float64)
         return a @ a.T
 
-    want = _reference(x, y, _hsic0, kernel)
+    want = reference(x, y, hsic0, kernel)
     assert float(_biased(x, y)) == pytest.approx(want, rel=1e-5)
     assert float(_biased(x, x)) == pytest.approx(1, abs=1e-6)
 
@@ -135,7 +108,7 @@ def test_nan_is_not_hidden():
 def test_bfloat16_is_computed_in_float32():
     x, y = _pair(4, 12, (5, 2), (6,))
     x = jnp.asarray(x, jnp.bfloat16)
-    want = _reference(x.astype(jnp.float32), y, _hsic0)
+    want = reference(x.astype(jnp.float32), y, hsic0)
     assert float(_biased(x, y)) == pytest.approx(want, abs=1e-5)
 
 
@@ -150,20 +123,6 @@ def _stages(seed, n):
     return xs, ys
 
 
-def _streaming_reference(batches):
-    """Means weighted by rows, then the division; batches of [(xs, ys)]."""
-    kernels = [[[_kernel(a) for a in group] for group in batch] for batch in batches]
-
-    def total(p, i, q, j):
-        return sum(len(b[p][i]) * _hsic1(b[p][i], b[q][j]) for b in kernels)
-
-    def one(i, j):
-        return total(0, i, 1, j) / np.sqrt(total(0, i, 0, i) * total(1, j, 1, j))
-
-    num_x, num_y = map(len, batches[0])
-    return np.array([[one(i, j) for j in range(num_y)] for i in range(num_x)])
-
-
 def _stream(batches, masks=None):
     state = cka.init(*map(len, batches[0]))
     for batch, mask in zip(batches, masks or [None] * len(batches), strict=True):
@@ -175,7 +134,7 @@ def _stream(batches, masks=None):
 def test_streaming_agrees_with_a_loop(sizes):
     batches = [_stages(i, n) for i, n in enumerate(sizes)]
     got = cka.result(_stream(batches))
-    np.testing.assert_allclose(got, _streaming_reference(batches), atol=1e-5)
+    np.testing.assert_allclose(got, streaming_reference(batches), atol=1e-5)
 
 
 @settings(deadline=None, max_examples=20)
@@ -193,7 +152,7 @@ def test_masked_rows_are_as_if_they_were_not_there(valid, filler, seed):
         a[~valid] = filler
     got = cka.result(_stream([whole, filled], [np.ones(12, bool), valid]))
     batches = [whole, kept] if valid.sum() >= 4 else [whole]
-    np.testing.assert_allclose(got, _streaming_reference(batches), atol=1e-5)
+    np.testing.assert_allclose(got, streaming_reference(batches), atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -241,7 +200,7 @@ def test_streaming_holds_at_any_scale(factors):
         moved.append((tuple(x * np.float32(factor) for x in xs), ys))
     for order in (moved, moved[::-1]):
         got = cka.result(_stream(order))
-        np.testing.assert_allclose(got, _streaming_reference(order), atol=1e-5)
+        np.testing.assert_allclose(got, streaming_reference(order), atol=1e-5)
 
 
 def test_the_state_is_as_large_after_many_rows_as_before_any():
@@ -257,9 +216,9 @@ def test_the_state_is_as_large_after_many_rows_as_before_any():
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 1.0, 4.0, 1e4])
 def test_rbf_agrees_with_a_loop(n, fraction):
     x, y = _pair(n, n, (3, 2), (5,), offset=5.0)
-    for unbiased, hsic in ((False, _hsic0), (True, _hsic1)):
+    for unbiased, hsic in ((False, hsic0), (True, hsic1)):
         got = cka.rbf_cka(x, y, fraction=fraction, unbiased=unbiased)
-        want = _reference(x, y, hsic, functools.partial(_rbf_kernel, fraction=fraction))
+        want = reference(x, y, hsic, functools.partial(_rbf_kernel, fraction=fraction))
         assert float(got) == pytest.approx(want, abs=1e-5)
         moved = cka.rbf_cka(y * 1e12 + 3, x[..., ::-1] * -1e-12, fraction=fraction)
         assert unbiased or float(moved) == pytest.approx(float(got), abs=1e-4)
@@ -268,7 +227,7 @@ def test_rbf_agrees_with_a_loop(n, fraction):
 def test_rbf_of_equal_rows_wide_bandwidths_and_bad_fractions():
     x, y = _pair(0, 12, (3,), (3,))
     groups = np.repeat(np.eye(2, dtype=np.float32), [9, 3], axis=0)  # median distance 0
-    equal = _reference(groups, x, _hsic0, lambda a: 1.0 * (a[:, None] == a[None]).all(-1))
+    equal = reference(groups, x, hsic0, lambda a: 1.0 * (a[:, None] == a[None]).all(-1))
     assert float(cka.rbf_cka(groups, x, fraction=1e-30)) == pytest.approx(equal, abs=1e-5)
     wide = cka.rbf_cka(x, y, fraction=1e8) - _biased(x, y)
     assert abs(float(wide)) < 1e-5
@@ -283,8 +242,8 @@ def test_matrix_is_every_pair(unbiased, width):
     xs, ys = _stages(0, 30)
     xs = (*xs, np.pad(xs[0], ((0, 0), (0, width))), np.ones((30, 2), np.float32))
     got = cka.cka_matrix(xs, ys, unbiased=unbiased)
-    hsic = _hsic1 if unbiased else _hsic0
-    want = [[_reference(x, y, hsic) for y in ys] for x in xs[:-1]] + [[0.0, 0.0]]
+    hsic = hsic1 if unbiased else hsic0
+    want = [[reference(x, y, hsic) for y in ys] for x in xs[:-1]] + [[0.0, 0.0]]
     np.testing.assert_allclose(got, want, atol=1e-5)
     pairs = [[linear_cka(x, y, unbiased=unbiased) for y in ys] for x in xs]
     np.testing.assert_allclose(got, pairs, atol=1e-6)
@@ -336,7 +295,7 @@ def test_equally_distant_examples_have_no_unbiased_similarity():
 def test_uuef_is_the_plain_mean_over_batches_in_order(n):
     x, y = (a[:n] for a in _pair(n, 13, (3,), (5,)))
     batches = [slice(i, i + 4) for i in range(0, n, 4)]
-    values = [_reference(x[b], y[b], _hsic0) if len(x[b]) > 1 else 0.0 for b in batches]
+    values = [reference(x[b], y[b], hsic0) if len(x[b]) > 1 else 0.0 for b in batches]
     want = 100 * np.mean(values) if n else 0.0
     assert float(cka.uuef_cka(x, y, batch_size=4)) == pytest.approx(want, abs=1e-3)
 
@@ -352,64 +311,6 @@ def test_sharded_rows_give_the_value_of_the_whole(devices, offset):
     x += np.arange(32, dtype=np.float32).reshape(32, 1, 1)  # devices differ in their means
     for mask in (np.ones(32, bool), np.arange(32) < 9, np.arange(32) >= 30, np.zeros(32, bool)):
         got = f(np.where(mask[:, None, None], x, np.nan), y * np.float32(1e20), mask)
-        want = _reference(x[mask], y[mask], _hsic0) if mask.any() else 0.0
+        want = reference(x[mask], y[mask], hsic0) if mask.any() else 0.0
         assert float(got) == pytest.approx(want, abs=1e-5)
     assert float(f(np.full_like(x, 0.1), y, np.ones(32, bool))) == 0.0
-
-
-# The metric.
-
-
-def _context(references, batch_size=16):
-    evaluation = types.SimpleNamespace(cka_batch_size=batch_size)
-    return Context(types.SimpleNamespace(evaluation=evaluation), references)
-
-
-def _features(seed, n, classes=3):
-    # Ordered by class, as sets on disk often are.
-    labels = np.arange(n, dtype=np.int32) * classes // max(n, 1)
-    means = np.random.default_rng(0).normal(size=(classes, 5)) * 3
-    generator = np.random.default_rng(seed + 1)
-    values = (means[labels] + generator.normal(size=(n, 5))).astype(np.float32)
-    maps = generator.normal(size=(n, 2, 2, 3)).astype(np.float32)
-    return Features({"stage1": maps, "stage2": values}, np.zeros((n, classes), np.float32), labels)
-
-
-def test_run_compares_every_point_with_every_reference():
-    own = {"forget_test": _features(0, 40), "retain_test": _features(1, 20)}
-    oracle = {"forget_test": _features(2, 40), "retain_test": _features(3, 20)}
-    got = cka.run(own, _context({"original": own, "oracle": oracle}))
-    assert len(got) == 2 * 2 * 2 * 2
-    assert all(type(v) is float for v in got.values())
-    for split, part in own.items():
-        for point, values in part.points.items():
-            for key in (f"cka_to_original/{split}", f"cka_unbiased_to_original/{split}"):
-                assert got[f"{key}/{point}"] == pytest.approx(1, abs=1e-5)
-            want = _reference(values, oracle[split].points[point], _hsic0)
-            assert got[f"cka_to_oracle/{split}/{point}"] == pytest.approx(want, abs=1e-5)
-
-
-def test_run_mixes_the_classes_and_pads_unequal_minibatches():
-    own, other = ({"s": _features(i, 32)} for i in (0, 2))
-    got = cka.run(own, _context({"oracle": other}, batch_size=12))
-    x, y = (features["s"].points["stage2"] for features in (own, other))
-
-    def batches(order):
-        return [((x[p],), (y[p],)) for p in (order[:11], order[11:22], order[22:])]
-
-    want = _streaming_reference(batches(rng.generator(0, "cka").permutation(32)))[0, 0]
-    assert got["cka_unbiased_to_oracle/s/stage2"] == pytest.approx(want, abs=1e-5)
-    assert want == pytest.approx(_reference(x, y, _hsic1), abs=0.1)
-    assert _streaming_reference(batches(np.arange(32)))[0, 0] < want - 0.2
-
-
-def test_run_of_small_and_empty_splits():
-    own = {"empty": _features(0, 0), "three": _features(0, 3)}
-    got = cka.run(own, _context({"original": own}))
-    assert sorted(got) == ["cka_to_original/three/stage1", "cka_to_original/three/stage2"]
-    assert cka.run(own, _context({})) == {}
-
-
-def test_run_refuses_references_of_other_examples():
-    with pytest.raises(ValueError, match="the same inputs are needed"):
-        cka.run({"s": _features(0, 8)}, _context({"oracle": {"s": _features(0, 9)}}))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
+from ec_jax import parallel
 from ec_jax.evaluation import knn
 from ec_jax.evaluation.features import Context, Features
 from ec_jax.evaluation.knn import knn_predict
@@ -160,3 +161,20 @@ def test_features_of_nan_have_no_neighbours():
     got = knn.run(splits, _context(1))
     assert np.isnan(got["knn/forget_test/map"])
     assert got["knn/retain_test/map"] == 100.0
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    devices=st.sampled_from([2, 3, 8]),
+    count=st.sampled_from([3, 7, 40]),
+    k=st.integers(1, 3),
+    seed=st.integers(0, 2**31),
+)
+def test_a_bank_on_several_devices_gives_the_same(devices, count, k, seed):
+    generator = np.random.default_rng(seed)
+    # Few directions: many bank vectors are equally near, and their order decides.
+    bank = generator.integers(-1, 2, size=(count, 2)).astype(np.float32)
+    queries, labels = generator.normal(size=(5, 2)), generator.integers(0, 4, size=count)
+    want = knn_predict(queries, bank, labels, k, 4)
+    got = knn_predict(queries, bank, labels, k, 4, parallel.make_mesh(devices))
+    np.testing.assert_array_equal(got, want)

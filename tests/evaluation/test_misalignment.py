@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
 from ec_jax.evaluation import accuracy, misalignment, probe
+from ec_jax.evaluation.features import Context
 from ec_jax.evaluation.misalignment import nearest_mean_predict
+
+ALONE = Context(None, {})
 
 
 @settings(deadline=None, max_examples=25)
@@ -73,7 +76,8 @@ def _splits(gone):
 
 def measured(splits):
     """The numbers that a suite of accuracy, probe and misalignment gives."""
-    values = {k: v for m in (accuracy, probe, misalignment) for k, v in m.run(splits, None).items()}
+    each = (m.run(splits, ALONE) for m in (accuracy, probe, misalignment))
+    values = {k: v for found in each for k, v in found.items()}
     values |= misalignment.derive(values, {}, ("stage1", list(splits["forget_test"].points)[-1]))
     return {k: v for k, v in values.items() if k.startswith("misalignment/")}
 
@@ -137,7 +141,7 @@ def test_without_forget_test(labels):
     del splits["forget_test"]
     if labels is not None:
         splits["forget_test"] = _split(labels, 0)
-    got = misalignment.run(splits, None)
+    got = misalignment.run(splits, ALONE)
     assert got == {"misalignment/nearest_mean_retain_test": 100.0}
 
 

@@ -5,9 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
+from ec_jax import parallel
 from ec_jax.evaluation import probe
-from ec_jax.evaluation.features import Features
+from ec_jax.evaluation.features import Context, Features
 from ec_jax.evaluation.probe import L2_GRID, fit_probes, held_out
+
+ALONE = Context(None, {})
 
 
 def _planted(n, d, num_classes, seed, signal=1.0):
@@ -197,7 +200,7 @@ def _two_stages():
 
 
 def test_run_finds_the_class_where_it_is_and_only_there():
-    got = probe.run(_two_stages(), None)
+    got = probe.run(_two_stages(), ALONE)
     assert set(got) == {
         *("probe/forget_test/noise", "probe/retain_test/noise", "probe_converged/noise"),
         *("probe/forget_test/held", "probe/retain_test/held", "probe_converged/held"),
@@ -219,7 +222,7 @@ def test_run_chooses_the_strength_on_held_out_examples(monkeypatch):
 
     monkeypatch.setattr(probe, "fit_probes", recorded)
     splits = _two_stages()
-    probe.run(splits, None)
+    probe.run(splits, ALONE)
     (grid, included), (chosen, everything) = calls
     np.testing.assert_array_equal(grid, np.float32([L2_GRID, L2_GRID]))
     labels = [splits[name].labels for name in probe.TRAINING]
@@ -231,36 +234,36 @@ def test_run_chooses_the_strength_on_held_out_examples(monkeypatch):
 
 def test_run_of_one_point_is_run_of_all():
     splits = _two_stages()
-    together = probe.run(splits, None)
+    together = probe.run(splits, ALONE)
     for part in splits.values():
         del part.points["held"]
-    alone = probe.run(splits, None)
+    alone = probe.run(splits, ALONE)
     assert alone == {k: v for k, v in together.items() if k.endswith("noise")}
 
 
 def test_run_does_not_depend_on_scale_and_offset():
     splits = _two_stages()
-    expected = probe.run(splits, None)
+    expected = probe.run(splits, ALONE)
     for part in splits.values():
         part.points["held"] = part.points["held"] * np.float32(1e-3) + np.float32(0.25)
         part.points["noise"] = part.points["noise"] * np.float32(1e20)
-    assert probe.run(splits, None) == pytest.approx(expected, abs=1.0)
+    assert probe.run(splits, ALONE) == pytest.approx(expected, abs=1.0)
 
 
 def test_run_averages_maps_over_space():
     splits = _two_stages()
-    expected = probe.run(splits, None)
+    expected = probe.run(splits, ALONE)
     for part in splits.values():
         flat = part.points["held"][:, None, None]
         maps = [flat * np.float32(2), np.zeros_like(flat)]
         part.points["held"] = np.concatenate(maps, axis=1)
-    assert probe.run(splits, None) == pytest.approx(expected)
+    assert probe.run(splits, ALONE) == pytest.approx(expected)
 
 
 def test_run_tells_when_a_fit_was_cut_short(monkeypatch):
     full = probe.fit_probes
     monkeypatch.setattr(probe, "fit_probes", lambda *a, **k: full(*a, **k, max_iterations=1))
-    got = probe.run(_two_stages(), None)
+    got = probe.run(_two_stages(), ALONE)
     assert got["probe_converged/held"] == got["probe_converged/noise"] == 0.0
 
 
@@ -271,20 +274,20 @@ def test_run_without_some_splits():
         splits["forget_test"].logits[:0],
         splits["forget_test"].labels[:0],
     )
-    expected = {k: v for k, v in probe.run(splits, None).items() if "forget" not in k}
-    assert probe.run({**splits, "forget_test": nothing}, None) == expected
+    expected = {k: v for k, v in probe.run(splits, ALONE).items() if "forget" not in k}
+    assert probe.run({**splits, "forget_test": nothing}, ALONE) == expected
     del splits["forget_test"]
-    assert probe.run(splits, None) == expected
-    assert probe.run({"retain_test": splits["retain_test"]}, None) == {}
+    assert probe.run(splits, ALONE) == expected
+    assert probe.run({"retain_test": splits["retain_test"]}, ALONE) == {}
     empty = {"retain_train": nothing, "retain_test": splits["retain_test"]}
-    assert probe.run(empty, None) == {}
-    assert probe.run({"forget_train": splits["forget_train"]}, None) == {}
+    assert probe.run(empty, ALONE) == {}
+    assert probe.run({"forget_train": splits["forget_train"]}, ALONE) == {}
 
 
 def test_run_trained_without_the_forgotten_class_never_predicts_it():
     splits = _two_stages()
     del splits["forget_train"]
-    got = probe.run(splits, None)
+    got = probe.run(splits, ALONE)
     assert got["probe/forget_test/held"] == 0.0
     assert got["probe/retain_test/held"] >= 99.0
 
@@ -295,7 +298,7 @@ def test_run_with_one_training_example():
     one = {p: v[:1] for p, v in first.points.items()}
     splits["forget_train"] = Features(one, first.logits[:1], first.labels[:1])
     del splits["retain_train"]
-    got = probe.run(splits, None)
+    got = probe.run(splits, ALONE)
     assert got["probe/forget_test/held"] == 100.0
     assert got["probe/retain_test/held"] == 0.0
     assert got["probe_converged/held"] == 1.0
@@ -307,7 +310,7 @@ def test_constant_features_predict_one_class(value):
     for part in splits.values():
         part.points["noise"][:] = value
     splits["forget_test"].points["noise"][0] = -1e30  # constant in training: not used
-    got = probe.run(splits, None)
+    got = probe.run(splits, ALONE)
     assert got["probe/forget_test/noise"] in (0.0, 100.0)
     assert got["probe_converged/noise"] == 1.0
 
@@ -317,34 +320,34 @@ def test_a_feature_that_varies_by_rounding_only_is_constant():
     for part in splits.values():
         part.points["noise"][:] = 1000.0
         part.points["noise"][part.labels == 5] = np.nextafter(np.float32(1000), np.float32(2000))
-    got = probe.run(splits, None)
+    got = probe.run(splits, ALONE)
     splits = _two_stages()
     for part in splits.values():
         part.points["noise"][:] = 1000.0
-    assert got == probe.run(splits, None)
+    assert got == probe.run(splits, ALONE)
 
 
 def test_test_examples_may_be_far_away():
     splits = _two_stages()
     splits["forget_test"].points["held"][:] = 3e38
-    assert np.isfinite(list(probe.run(splits, None).values())).all()
+    assert np.isfinite(list(probe.run(splits, ALONE).values())).all()
 
 
 def test_features_that_are_not_finite_have_no_probe():
     splits = _two_stages()
-    expected = probe.run(splits, None)
+    expected = probe.run(splits, ALONE)
     splits["forget_test"].points["held"][0, 0] = np.nan
-    got = probe.run(splits, None)
+    got = probe.run(splits, ALONE)
     assert np.isnan(got.pop("probe/forget_test/held"))
     assert got == {k: v for k, v in expected.items() if k in got}
     splits["retain_train"].points["held"][0, 0] = np.inf
-    got = probe.run(splits, None)
+    got = probe.run(splits, ALONE)
     assert np.isnan(got["probe/forget_test/held"])
     assert np.isnan(got["probe/retain_test/held"])
     assert got["probe_converged/held"] == 0.0
     assert got["probe/retain_test/noise"] == expected["probe/retain_test/noise"]
     splits["retain_train"].points["noise"][0, 0] = np.nan
-    got = probe.run(splits, None)
+    got = probe.run(splits, ALONE)
     assert sum(map(np.isnan, got.values())) == 4
 
 
@@ -356,7 +359,8 @@ def test_side_by_side_as_on_an_accelerator_the_heads_are_the_same(monkeypatch):
     l2 = np.float32([[0.1, 0.001], [0.01, 0.0001]])
 
     def fit():
-        return probe._fit.__wrapped__(features, labels, shares, l2, 50, num_classes=3)
+        rows = np.moveaxis(features, 1, 0), labels, shares, np.ones(60, bool)
+        return probe._fit_all(*rows, l2, 50, num_classes=3)
 
     one_by_one = fit()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -365,3 +369,15 @@ def test_side_by_side_as_on_an_accelerator_the_heads_are_the_same(monkeypatch):
     assert together.converged.all()
     np.testing.assert_allclose(together.weights, one_by_one.weights, atol=1e-3)
     np.testing.assert_allclose(together.bias, one_by_one.bias, atol=1e-3)
+
+
+@pytest.mark.parametrize(("devices", "n"), [(2, 60), (8, 61)])
+def test_examples_on_several_devices_give_the_same(devices, n):
+    features, labels = _planted(n, 5, 3, seed=4)
+    included = np.arange(n) % 4 > 0
+    settings = {"included": included, "l2": np.array([[1e-2, 1e-3]])}
+    want = fit_probes(features[None], labels, 3, **settings)
+    got = fit_probes(features[None], labels, 3, **settings, mesh=parallel.make_mesh(devices))
+    assert got.converged.all()
+    np.testing.assert_allclose(got.weights, want.weights, atol=2e-3)
+    np.testing.assert_allclose(got.bias, want.bias, atol=2e-3)

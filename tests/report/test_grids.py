@@ -11,6 +11,7 @@ from configs import digits
 from docs import grids, publish, study
 from ec_jax import config_file, recipes, sweep
 from ec_jax import workdir as workdir_lib
+from ec_jax.errors import InputError
 from ec_jax.report import costs
 from ec_jax.report.comparison import Row
 from ec_jax.report.summary import spread
@@ -133,12 +134,12 @@ def test_a_band_is_as_wide_as_the_seeds_deviate():
 
 
 def test_an_ablation_on_test_images_is_not_published(publishing):
-    with pytest.raises(SystemExit, match=r"data.validation is 0.0 there and 0.2 here"):
+    with pytest.raises(InputError, match=r"data.validation is 0.0 there and 0.2 here"):
         publishing("ablation/digits", ABLATION, {})
 
 
 def test_a_grid_that_there_is_not_is_refused(tmp_path):
-    with pytest.raises(SystemExit, match=r"scenario 'lambda/digits': one of digits, .*ablation"):
+    with pytest.raises(InputError, match=r"SCENARIO = 'lambda/digits': one of digits, .*ablation"):
         publish.publish("lambda/digits", tmp_path)
 
 

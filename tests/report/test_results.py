@@ -15,6 +15,7 @@ from ec_jax import config as config_lib
 from ec_jax import config_file, recipes, registry, sweep, tune
 from ec_jax import workdir as workdir_lib
 from ec_jax.data import sources
+from ec_jax.errors import InputError
 from ec_jax.report import table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -358,7 +359,7 @@ def test_publishing_takes_a_cell_under_its_row_and_seed(workdir):
     assert found == RUN
     assert (settings["seed"], settings["ec.lambda"], settings["method"]) == (1, 3.0, "ec")
     assert not any(field.startswith(("report.", "data.data_dir")) for field in settings)
-    with pytest.raises(SystemExit, match="scenario 'dogs': one of digits"):
+    with pytest.raises(InputError, match="SCENARIO = 'dogs': one of digits"):
         publish.publish("dogs", workdir)
 
 
@@ -366,12 +367,12 @@ def test_a_sweep_of_another_config_is_not_published(workdir):
     other = digits.get_config().unlock()
     other.unlearn.steps = 3
     workdir_lib.write_resolved(recipes.complete(other.lock()), workdir)
-    with pytest.raises(SystemExit, match=r"unlearn.steps is 3 there and 80 here"):
+    with pytest.raises(InputError, match=r"unlearn.steps is 3 there and 80 here"):
         publish.publish("digits", workdir)
     assert not study.RESULTS.exists()
 
 
 def test_a_folder_without_results_is_not_published(workdir):
     (workdir / "results" / SOURCE.name).unlink()
-    with pytest.raises(SystemExit, match="holds no results"):
+    with pytest.raises(InputError, match="holds no results"):
         publish.publish("digits", workdir)

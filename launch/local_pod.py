@@ -1,0 +1,90 @@
+"""A pod on this machine: several processes, each with some of the devices, that run one command.
+
+    python launch/local_pod.py --processes=2 --devices=2 -- --config=configs/digits.py \
+        --workdir=runs/digits
+
+What follows ``--`` are the flags of ``ec_jax.main``. On a machine without accelerators every
+process gets its own virtual CPU devices: the rehearsal of a real pod, with its processes,
+messages and common checkpoints.
+
+Exit status: 0 if all processes ended so, else the largest: that of one that was killed goes before
+that of the others, which only miss it.
+"""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+sys.path.append(str(HERE))
+
+from ec_jax import command  # noqa: E402
+from ec_jax.errors import InputError  # noqa: E402
+
+PATIENCE = 90  # seconds in which the others end by themselves when one has failed
+_EACH = 0.1  # seconds between two looks at them
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the pod that the arguments describe; returns its exit status."""
+    parser = command.Parser(prog="launch/local_pod.py", description=__doc__)
+    parser.add_argument("--processes", type=int, default=2, help="how many processes, >= 1")
+    parser.add_argument("--devices", type=int, default=1, help="of each process, >= 1")
+    split = list(arguments).index("--") if "--" in arguments else len(arguments)
+    asked, flags = parser.parse(arguments[:split]), list(arguments[split + 1 :])
+    for name in ("processes", "devices"):
+        if getattr(asked, name) < 1:
+            raise InputError(f"--{name}", getattr(asked, name), "at least 1")
+    if not flags:
+        remedy = "give flags of ec_jax.main after --, e.g. -- --config=configs/digits.py"
+        raise InputError("--", None, remedy)
+    where = f"localhost:{_free_port()}"
+    group = [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ec_jax.main", *flags),
+                f"--config.parallel.coordinator={where}",
+                f"--config.parallel.processes={asked.processes}",
+                f"--config.parallel.process={process}",
+                f"--config.parallel.devices={asked.processes * asked.devices}",
+            ]
+        )
+        for process in range(asked.processes)
+    ]
+    return _wait(group)
+
+
+def _wait(group: Sequence[subprocess.Popen]) -> int:
+    """Waits for all; after a failure the others are given time, then they are ended."""
+    # Both are the processes' own matter: at Ctrl-C they get the signal from the terminal.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _end(group, signal.SIGTERM))
+    patience = None
+    while any(process.poll() is None for process in group):
+        if patience is None and any(process.returncode for process in group):
+            patience = time.monotonic() + PATIENCE
+        if patience and time.monotonic() > patience:
+            _end(group, signal.SIGKILL)
+        time.sleep(_EACH)
+    ended = [process.returncode for process in group]
+    return max(128 - status if status < 0 else status for status in ended)  # as shells say it
+
+
+def _end(group: Sequence[subprocess.Popen], how: int) -> None:
+    for process in group:
+        if process.poll() is None:
+            process.send_signal(how)
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        return taken.getsockname()[1]
+
+
+if __name__ == "__main__":
+    command.finish(lambda: sys.exit(main(sys.argv[1:])))

@@ -1,0 +1,161 @@
+"""``launch/sweep.py`` on this machine and on a TPU's stand-in, and grids from values of fields."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from cluster import until
+from command import ROOT, command
+from test_tpu_pod import OK, TPU, Cloud
+
+from configs import digits
+from ec_jax import sweep
+from ec_jax.errors import InputError
+
+SMALL = [
+    "--config=configs/digits.py",
+    *("--config.model.depth=8", "--config.model.width=4", "--config.method=finetune"),
+    *("--config.original.epochs=0.5", "--config.data.subset=300", "--config.unlearn.steps=2"),
+    *("--config.evaluation.metrics=accuracy", "--config.unlearn.optimizer.clip=0", "--seeds=0"),
+]
+RATE = "unlearn.optimizer.learning_rate"
+GRID = [*SMALL, f"--config.{RATE}=0.01,1e30"]  # the second one cannot work
+
+
+def launch(*arguments, timeout=300, **how):
+    return subprocess.run(
+        [sys.executable, "launch/sweep.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=timeout,
+        **how,
+    )
+
+
+def test_rows_are_the_combinations_of_values():
+    lists = {"ec.temperature": [0.1, 1e-5], "ec.plugin": [True, False], "method": ["ec"]}
+    rows = sweep._rows(None, lists, None)
+    assert list(rows) == [
+        f"ec.temperature={t}+ec.plugin={p}+method=ec"
+        for t in ("0.1", "1e-05")
+        for p in ("true", "false")
+    ]
+    last = {"ec.temperature": 1e-5, "ec.plugin": False, "method": "ec"}
+    assert list(rows.values())[-1] == last
+    for row, settings in rows.items():
+        assert sweep._NAME.fullmatch(row)
+        cell = sweep.cell_config(digits.get_config(), settings, [])
+        assert cell.ec.temperature == settings["ec.temperature"]
+
+
+def test_a_file_or_values_and_no_seeds_among_them():
+    with pytest.raises(InputError, match="--sweep = None: give a file"):
+        sweep._rows(None, {}, None)
+    with pytest.raises(InputError, match=r"ec.lambda = '1.0,2.0': several values are for a grid"):
+        sweep._rows("configs/sweeps/ec.py", {"ec.lambda": [1.0, 2.0]}, None)
+    with pytest.raises(InputError, match="seed = '0,1': give the seeds as --seeds=0,1,2"):
+        sweep._rows(None, {"seed": [0, 1]}, None)
+
+
+def test_a_plan_says_what_is_missing_and_a_text_with_commas_is_one_value(tmp_path):
+    flags = ["--config.ec.temperature", "0.1,0.5", "--config.forget.classes=3,5"]
+    flags = [*SMALL, *flags, "--config.ec.lambda=1,2", f"--workdir={tmp_path / 'grid'}"]
+    done = command(*flags, "--only=plan", module="ec_jax.sweep")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    cells = plan.pop("cells")
+    assert plan == {"workdir": str(tmp_path / "grid"), "results": 0, "failed": {}}
+    rows = [f"ec.temperature={t}+ec.lambda={x}" for t in (0.1, 0.5) for x in (1.0, 2.0)]
+    assert [(c["row"], c["seed"], c["ready"]) for c in cells] == [(row, 0, False) for row in rows]
+    assert len({c["shared"] for c in cells}) == 1
+    config = json.loads((tmp_path / "grid" / "config.json").read_text())
+    assert config["forget"]["classes"] == "3,5"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "-- = None: give flags of ec_jax.sweep after --"),
+        (["--on=slrum", "--", *GRID], "--on = None: invalid choice: 'slrum'"),
+        (["--jobs=0", "--", *GRID], "--jobs = 0: at least 1"),
+        (["--with=--time=3", "--", *GRID], "--with = '--time=3': is for --on=slurm and"),
+        (["--on=slurm", "--with='", "--", *GRID], '--with = "\'": No closing quotation'),
+        (["--on=slurm", "--with=--nodes=2", "--", *GRID], "--with = '--nodes=2': a cell is one"),
+        (
+            ["--on=slurm", "--with=--tmie=2", "--", *GRID],
+            "--tmie = '2': no such flag; did you mean",
+        ),
+        (["--on=slurm", "--", *GRID], "sbatch = None: is not on this machine"),
+        (["--on=tpu_pod", "--", *GRID], "--with = '': give --name=NAME once"),
+        (["--", *GRID, "--only=plan"], "--only = '--only=plan': is for the jobs of this command"),
+        (["--", *GRID], "--workdir = None: give a folder"),
+        (["--", *GRID, "--workdir=W", f"--config.{RATE}=1,x"], f"{RATE} = 'x': give a number"),
+        (["--", *GRID, "--workdir=W", f"--config.{RATE}=1,1.0"], f"{RATE} = '1,1.0': holds a"),
+        (
+            ["--", *GRID, "--workdir=W", f"--config.{RATE}=1,-1"],
+            f"{RATE} = -1.0: give a number > 0",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(arguments, says):
+    nothing = os.path.dirname(sys.executable)  # without Slurm
+    done = launch(*arguments, env={**os.environ, "PATH": nothing})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {says}"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (ROOT / "W").exists()
+
+
+@pytest.mark.slow
+def test_cells_at_once_here_end_with_the_command_and_go_on_with_it(tmp_path):
+    workdir, out = tmp_path / "grid", tmp_path / "out"
+    arguments = ["--jobs=2", "--", *GRID, f"--workdir={workdir}"]
+    with open(out, "w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "launch/sweep.py", *arguments], cwd=ROOT, stdout=file, stderr=file
+        )
+    until(lambda: "original: " in _logs(workdir), "what is shared trains", 200)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=100) == 128 + signal.SIGTERM
+    assert out.read_text().splitlines()[-1] == "error: terminated; the same command goes on"
+    jobs = ["pgrep", "-f", f"[e]c_jax.sweep .*{workdir}"]
+    assert subprocess.run(jobs, capture_output=True).stdout == b"", "no job outlives it"
+
+    done = launch(*arguments)
+    assert done.returncode == 3
+    good, hot = (f"{RATE}={value}-seed0" for value in ("0.01", "1e+30"))
+    ended = re.findall(r"^(.*): ended with status (\d+)$", done.stdout, re.M)
+    assert ended[0][0].startswith("references-")
+    assert sorted(ended[1:]) == [(good, "0"), (hot, "0")]
+    assert f"\n{hot}: unlearn: step " in done.stdout
+    assert f"error: 1 cells have no numbers ({hot}); their logs are in" in done.stderr
+    assert [path.stem for path in (workdir / "results").iterdir()] == [good]
+    assert f"{RATE}=0.01" in (workdir / "compare" / "table.csv").read_text()
+
+    done = launch(*arguments)
+    assert done.returncode == 3
+    assert "started" not in done.stdout, "what is done or final is not started again"
+
+
+def _logs(workdir):
+    folder = workdir.with_name(f"{workdir.name}.jobs")
+    return "".join(path.read_text() for path in folder.glob("*.log"))
+
+
+@pytest.mark.slow
+def test_on_tpus_every_job_is_a_run_of_the_script(tmp_path):
+    cloud = Cloud(tmp_path)
+    (tmp_path / "STATE").write_text(json.dumps({"is": "", "runs": [OK]}))
+    given = " ".join(TPU)
+    grid = [*SMALL, f"--config.{RATE}=0.01,0.02", f"--workdir={tmp_path / 'grid'}"]
+    done = launch("--on=tpu_pod", f"--with={given}", "--", *grid, env=cloud.env)
+    assert done.returncode == 3, "the stand-in trains nothing"
+    assert "error: 2 cells have no numbers" in done.stderr
+    rows = f"--rows={RATE}=0.01,{RATE}=0.02"
+    assert cloud.ran() == [["-m", "ec_jax.sweep", *grid, rows, "--seeds=0", "--only=shared"]]
+    assert {argv[1] for argv in cloud.asked() if argv[0] != "scp"} == {"ec-0"}

@@ -1,0 +1,173 @@
+"""Real processes on this machine: however a run is cut over them, it comes to the same."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from command import ROOT, command, config_of
+
+from ec_jax.pipeline import Experiment
+
+SMALL = [
+    "--config=configs/digits.py",
+    *("--config.model.width=4", "--config.original.epochs=2", "--config.modules.epochs=0.5"),
+    *("--config.unlearn.steps=8", "--config.data.augment=crop", "--config.checkpoint.every=3"),
+    *("--config.report.log_every=1", "--config.data.eval_batch_size=100"),
+    # Those that are cut over the devices, and others that are made of them.
+    "--config.evaluation.metrics=accuracy,agreement,cka,knn,variance,probe,gap",
+    "--config.evaluation.cka_batch_size=40",
+]
+
+
+def pod(processes, devices, *flags):
+    """The command of a pod."""
+    asked = (f"--processes={processes}", f"--devices={devices}")
+    return [sys.executable, "launch/local_pod.py", *asked, "--", *flags]
+
+
+def losses(output):
+    """{stage: the losses of its steps} as a run has said them."""
+    found = {}
+    for stage, step, loss in re.findall(r"^(\w+): step (\d+)/\d+, loss (\S+)$", output, re.M):
+        found.setdefault(stage, {})[int(step)] = float(loss)
+    return found
+
+
+def results(workdir):
+    """(numbers of the models, the unlearned model's parameters)."""
+    numbers = json.loads((workdir / "metrics.json").read_text())["models"]
+    return numbers, Experiment(config_of(workdir), workdir).model("unlearned")
+
+
+def check_same(workdir, other):
+    """Two runs have the same parameters and metrics, up to rounding."""
+    (numbers, model), (want, model_wanted) = results(workdir), results(other)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), model, model_wanted)
+    for name, values in want.items():
+        assert numbers[name].keys() == values.keys()
+        for key, value in values.items():
+            # A test image or two may lie so near to a boundary that rounding decides.
+            percent = key.startswith(("accuracy", "agreement", "knn", "probe/", "gap/logit"))
+            assert numbers[name][key] == pytest.approx(value, abs=1.0 if percent else 2e-3), key
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """(its workdir, flags that start from its models, what it said): one process, one device."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    flags = [*SMALL, "--config.parallel.devices=1"]
+    done = command(*flags, f"--workdir={workdir}", "--config.stages=original,oracle", timeout=300)
+    assert done.returncode == 0, done.stderr
+    models = [f"--config.{m}.checkpoint={workdir}/checkpoints/{m}" for m in ("original", "oracle")]
+    done = command(*flags, *models, f"--workdir={workdir}-unlearned", timeout=300)
+    assert done.returncode == 0, done.stderr
+    return workdir.with_name("run-unlearned"), [*SMALL, *models], done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (2, 2)])
+def test_processes_and_devices_do_not_change_a_run(processes, devices, alone, tmp_path):
+    want, flags, said = alone
+    run = pod(processes, devices, *flags, f"--workdir={tmp_path / 'run'}")
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    check_same(tmp_path / "run", want)
+    found, expected = losses(done.stdout), losses(said)
+    assert found.keys() == expected.keys() == {"modules", "unlearn"}
+    for stage, values in expected.items():
+        assert found[stage] == pytest.approx(values, abs=1e-3)
+
+
+def ended(workdir, flags, line, end):
+    """A pod of two, to which something is done when it has said a line: (status, all it said)."""
+    process = subprocess.Popen(
+        pod(2, 2, *flags, f"--workdir={workdir}"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said = []
+    for text in process.stdout:
+        said.append(text)
+        if text.startswith(line):
+            break
+    end(process)
+    began = time.monotonic()
+    rest, errors = process.communicate(timeout=120)
+    assert time.monotonic() - began < 60
+    assert "Traceback" not in errors
+    return process.returncode, "".join(said) + rest + errors
+
+
+@pytest.mark.slow
+def test_a_pod_that_is_ended_is_finished_by_another_one(alone, tmp_path):
+    want, flags, _ = alone
+    workdir = tmp_path / "run"
+    status, said = ended(workdir, flags, "modules: step 2/", subprocess.Popen.terminate)
+    assert status == 128 + signal.SIGTERM, said
+    (saved,) = re.findall(r"modules: saved at step (\d+)", said)
+    # One of two is killed, and the other one misses it.
+    status, said = ended(
+        workdir, flags, "unlearn: step 5/", lambda _: os.kill(_process(workdir, 1), signal.SIGKILL)
+    )
+    assert f"modules: resumed at step {saved}/" in said
+    assert status == 128 + signal.SIGKILL
+    assert "error: process 0 of 2: another process ended or cannot be reached" in said
+    run = pod(1, 4, *flags, f"--workdir={workdir}")
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "unlearn: resumed at step 3/8" in done.stdout
+    check_same(workdir, want)
+
+
+def _process(workdir, index):
+    """The pid of one of a pod's processes."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+            if f"{workdir} " in line and f"parallel.process={index} " in line:
+                return int(path.parent.name)
+    raise AssertionError(f"no process {index} of {workdir}")
+
+
+def launch(*arguments):
+    """What ``launch/local_pod.py`` says: (exit status, stderr)."""
+    run = [sys.executable, "launch/local_pod.py", *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--processes=0", "--", "--config=x.py"], "--processes = 0: at least 1"),
+        (["--devices=-1", "--", "--config=x.py"], "--devices = -1: at least 1"),
+        (["--device=2"], "--device = '2': no such flag; did you mean '--devices'?"),
+        (["--processes=2"], "-- = None: give flags of ec_jax.main after --"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, says):
+    status, errors = launch(*arguments)
+    assert status == 2
+    assert errors.startswith(f"error: {says}")
+    assert len(errors.splitlines()) == 1
+
+
+def test_every_process_refuses_what_cannot_work(tmp_path):
+    flags = ["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"]
+    status, errors = launch("--processes=2", "--", *flags, "--config.data.batch_size=3")
+    assert status == 2
+    assert errors.splitlines() == 2 * [
+        "error: data.batch_size = 3: is not divisible by 2 devices; use 2 or 4"
+    ]
+    assert not (tmp_path / "run").exists()
