@@ -1,6 +1,7 @@
 """Models that ``ec_jax.convert`` imported: what they were made from, and whether a config fits."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ec_jax import rules
