@@ -101,7 +101,7 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
       InputError: a checkpoint does not fit the config or cannot be read, a reference's numbers
         are not finite, or the oracle knows the forget set; nothing is written.
     """
-    from ec_jax import checkpoint  # JAX is imported only for input that can work
+    from ec_jax import checkpoint, imported  # JAX is imported only for input that can work
     from ec_jax.evaluation.measure import measure
     from ec_jax.report import html, table
     from ec_jax.scenario import Scenario
@@ -110,7 +110,7 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
     shapes = scenario.model_shapes()
     for model, path in paths.items():
         checkpoint.check_model(path, shapes, f"--{MODELS[model]}")
-        checkpoint.check_origin(path, f"--{MODELS[model]}", config, scenario.image_shape)
+        imported.check_origin(path, f"--{MODELS[model]}", config, scenario.image_shape)
     trees = {m: checkpoint.load_model(p, shapes, f"--{MODELS[m]}") for m, p in paths.items()}
     try:
         numbers, details = measure(scenario, trees, may_break=("unlearned",))

@@ -134,7 +134,7 @@ def _import(found: Any) -> None:
         if not MODELS[found.model].items() <= fields.items():
             title = _title(architecture)
             raise InputError("--model", found.model, f"the file is of a {title}; give that name")
-    from ec_jax import checkpoint, workdir
+    from ec_jax import checkpoint, imported, workdir
     from ec_jax.models import torch_weights
 
     out = Path(os.path.expanduser(found.out)).absolute()
@@ -159,7 +159,7 @@ def _import(found: Any) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as part:
         checkpoint.save_model(Path(part) / "made", variables)
-        workdir.write_json(Path(part) / "made" / checkpoint.ORIGIN, origin)
+        workdir.write_json(Path(part) / "made" / imported.ORIGIN, origin)
         os.replace(Path(part) / "made", out)
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
     if not origin["normalize"]:
@@ -184,7 +184,7 @@ def _import(found: Any) -> None:
 def _export(found: Any) -> None:
     if found.layout not in ("torchvision", "timm"):  # the others are read only
         raise InputError("--layout", found.layout, "give torchvision or timm")
-    from ec_jax import checkpoint, torch_files
+    from ec_jax import checkpoint, imported, torch_files
     from ec_jax.models import torch_weights
 
     out = Path(os.path.expanduser(found.out)).absolute()
@@ -202,7 +202,7 @@ def _export(found: Any) -> None:
     print(f"{_title(architecture)}, {architecture.num_classes} classes, written to {out}")
     if told:
         print(f"It takes images in [0, 1] that were normalised by {told}")
-    if not run and architecture.name == "resnet" and not checkpoint.origin(found.path, "DIR"):
+    if not run and architecture.name == "resnet" and not imported.origin(found.path, "DIR"):
         print("DIR is neither a run's nor imported: if it was trained with model.padding=same,")
         print("the default, PyTorch's class computes something else")
     if architecture.stem == "cifar":
@@ -221,14 +221,14 @@ def _run_folder(path: str) -> Path | None:
 
 def _images(path: str, run: Path | None) -> str:
     """Mean and deviation of every channel in words; nothing where they are not known."""
-    from ec_jax import checkpoint, workdir
+    from ec_jax import imported, workdir
 
     if run and (run / workdir.NORMALIZATION).is_file():
         found = _left(path, run / workdir.NORMALIZATION, ("mean", "std"), list)
         numbers = {n: [v for v in found[n] if isinstance(v, float)] for n in ("mean", "std")}
         rows = [",".join(f"{v:.6g}" for v in row) for row in numbers.values()]
     else:
-        rows = checkpoint.origin(path, "DIR").get("normalize", "").split(";")
+        rows = imported.origin(path, "DIR").get("normalize", "").split(";")
     return "mean {} and deviation {}".format(*rows) if len(rows) == 2 else ""
 
 

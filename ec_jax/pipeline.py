@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ec_jax import checkpoint, digests, methods, parallel, records, rng
+from ec_jax import checkpoint, digests, imported, methods, parallel, records, rng
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
@@ -102,7 +102,7 @@ class Experiment:
                 shapes = self.scenario.model_shapes()
                 checkpoint.check_model(path, shapes, f"{stage}.checkpoint")
                 shape = self.scenario.image_shape
-                checkpoint.check_origin(path, f"{stage}.checkpoint", config, shape)
+                imported.check_origin(path, f"{stage}.checkpoint", config, shape)
         if self.stages != ("report",):  # which reads what evaluate left
             _ = self.scenario.splits
             self._check_finished()
@@ -120,12 +120,8 @@ class Experiment:
                 held.enter_context(workdir_lib.locked(self.workdir))
             parallel.wait("workdir")
             workdir_lib.write_resolved(self.config, self.workdir)
-            found = config_lib.resolved(self.config)
             self._records = Records(self.workdir, self._about)
-            with self._records.watch():
-                known = self._records.last("start")
-                if known and known.get("config") != records.config_digest(found):
-                    self._records.begin()  # say, other metrics are asked for
+            with self._records.watch(records.config_digest(config_lib.resolved(self.config))):
                 self._write_normalization()
                 for stage in self.stages:
                     self._run(stage)

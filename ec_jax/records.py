@@ -48,9 +48,16 @@ class Records:
         self._begun = False
 
     @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        """Adds ``end`` or, with what was raised inside, ``fault``."""
+    def watch(self, config: str = "") -> Iterator[None]:
+        """Adds ``end`` or, with what was raised inside, ``fault``.
+
+        Args:
+          config: digest of the config: another one than that of the last start is news.
+        """
+        before = self.last("start")
         try:
+            if before and config and before.get("config") != config:
+                self.begin()
             yield
         except BaseException as error:
             if self._begun:
@@ -63,7 +70,7 @@ class Records:
 
     def begin(self) -> None:
         """Adds ``start``, once."""
-        if not self._begun:
+        if not self._begun and writes():
             facts = self._start()
             self._begun = True
             self.add("start", **facts)

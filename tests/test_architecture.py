@@ -21,7 +21,7 @@ LAYERS = [
     {"workdir", "command", "digests"},
     {"records"},
     {"scenario", "config_file"},
-    {"training", "checkpoint", "torch_files"},
+    {"training", "checkpoint", "imported", "torch_files"},
     {"evaluation"},
     {"report"},
     {"pipeline", "own"},

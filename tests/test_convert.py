@@ -14,7 +14,7 @@ from command import changed, command, config_of, refused
 from safetensors.numpy import load_file, save_file
 
 from configs import default
-from ec_jax import checkpoint, convert, rules, torch_files
+from ec_jax import checkpoint, convert, imported, rules, torch_files
 from ec_jax.errors import InputError
 from ec_jax.models import network
 from ec_jax.scenario import Scenario
@@ -136,13 +136,13 @@ def test_an_imported_model_runs_as_it_was_made(tmp_path):
     made = {"model": {"padding": "symmetric"}, "normalize": "0.5;0.25"}
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "_METADATA").write_text("{}")
-    (tmp_path / checkpoint.ORIGIN).write_text(json.dumps(made))
+    (tmp_path / imported.ORIGIN).write_text(json.dumps(made))
 
     def check(padding, normalize):
         config = SimpleNamespace(
             model={"padding": padding}, data=SimpleNamespace(normalize=normalize)
         )
-        checkpoint.check_origin(tmp_path, "--original", config, (32, 32, 1))
+        imported.check_origin(tmp_path, "--original", config, (32, 32, 1))
 
     check("symmetric", "0.5;0.25")
     with pytest.raises(InputError, match=r"model.padding = 'same': .* was imported with symmetric"):
@@ -158,12 +158,12 @@ def test_timms_swin_is_run_on_sizes_on_which_it_computes_the_same(tmp_path):
     (tmp_path / "model" / "_METADATA").write_text("{}")
     made = {"model": {"name": "swin", "patch": 4}, "layout": "timm", "normalize": ""}
     config = SimpleNamespace(model=made["model"], data=SimpleNamespace(normalize="imagenet"))
-    (tmp_path / checkpoint.ORIGIN).write_text(json.dumps(made))
-    checkpoint.check_origin(tmp_path, "--original", config, (448, 448, 3))
+    (tmp_path / imported.ORIGIN).write_text(json.dumps(made))
+    imported.check_origin(tmp_path, "--original", config, (448, 448, 3))
     with pytest.raises(InputError, match=r"data.image_size = 256: timm's Swin .* multiple of 224"):
-        checkpoint.check_origin(tmp_path, "--original", config, (256, 256, 3))
-    (tmp_path / checkpoint.ORIGIN).write_text(json.dumps({**made, "layout": "torchvision"}))
-    checkpoint.check_origin(tmp_path, "--original", config, (256, 256, 3))
+        imported.check_origin(tmp_path, "--original", config, (256, 256, 3))
+    (tmp_path / imported.ORIGIN).write_text(json.dumps({**made, "layout": "torchvision"}))
+    imported.check_origin(tmp_path, "--original", config, (256, 256, 3))
 
 
 def test_weights_that_are_not_dense_are_refused(state, tmp_path):

@@ -270,7 +270,7 @@ def test_a_program_may_have_configs_of_its_own(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "__init__.py").write_text("")
     (tmp_path / "configs" / "default.py").write_text("raise RuntimeError('not this one')")
-    code = "import configs, ec_jax.own; print(ec_jax.own._defaults().ec.temperature)"
+    code = "import configs, ec_jax.own; print(ec_jax.own.config_lib.defaults().ec.temperature)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

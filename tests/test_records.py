@@ -106,6 +106,13 @@ def test_what_is_only_found_is_recorded_once_unless_its_end_is_missing(workdir):
     assert names(workdir)[4:] == ["start", "resume", "start", "stage end"]
 
 
+def test_a_start_with_another_config_is_news(workdir):
+    for config, news in (("a digest", []), ("", []), ("another", ["start", "end"])):
+        with opened(workdir).watch(config):
+            pass
+        assert names(workdir)[4:] == news
+
+
 def test_other_data_are_refused(workdir):
     opened(workdir).check_data({"forget_train": 1})
     with pytest.raises(InputError, match=r"other data \(forget_train differs\)"):

@@ -12,6 +12,7 @@ from ec_jax import checkpoint, digests, records, verify
 from ec_jax.errors import InputError
 from ec_jax.pipeline import Experiment
 
+SPLITS = ("forget_train", "retain_train", "forget_test", "retain_test")
 MODELS = ("original", "oracle", "unlearned")
 
 
@@ -38,7 +39,7 @@ def newest(workdir, stage):
 
 
 def largest(step):
-    return max(step.rglob("d/*"), key=lambda p: p.stat().st_size)
+    return max((step / "model").rglob("d/*"), key=lambda p: p.stat().st_size)
 
 
 def cut(step):
