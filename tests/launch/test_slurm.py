@@ -30,7 +30,7 @@ def slurm(running_slurm):
     cluster.end_jobs()
 
 
-def launch(name, *arguments, timeout=60, **env):
+def launch(name, *arguments, timeout=600, **env):
     """``launch/NAME.py`` in a process of its own."""
     return subprocess.run(
         [sys.executable, f"launch/{name}.py", *map(str, arguments)],
