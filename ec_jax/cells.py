@@ -36,6 +36,7 @@ class Cells:
           folder: that of the shared trainings.
         """
         self._config, self._folder = config, folder
+        self._done: dict[Path, bool] = {}  # what was looked at already
         self._last: tuple[Any, ...] = (None,)  # what was measured last, as cells come seed by seed
 
     def references_name(self, config: Any) -> str:
@@ -45,10 +46,13 @@ class Cells:
     def is_shared(self, config: Any) -> bool:
         """All that a cell shares with others is trained and measured."""
         references = self._folder / self.references_name(config)
-        there = [references / "done", _measured_file(config, references)]
+        wanted = {references: BROUGHT}
         if _uses_starts(config):
-            there.append(self._folder / self._starts_name(config) / "done")
-        return all(path.is_file() for path in there)
+            wanted[self._folder / self._starts_name(config)] = STARTS
+        for folder, stages in wanted.items():
+            if folder not in self._done:
+                self._done[folder] = _is_done(folder, stages)
+        return all(self._done[f] for f in wanted) and _measured_file(config, references).is_file()
 
     def share(self, config: Any) -> None:
         """Trains and measures what a cell shares with others, unless that is done.
@@ -60,6 +64,7 @@ class Cells:
         """
         if self.is_shared(config):
             return
+        self._done.clear()
         references = self._references(config)
         self._measured(config, references)
         if _uses_starts(config):
@@ -121,7 +126,7 @@ class Cells:
         return c
 
     def _train(self, config: Any, stages: tuple[str, ...], folder: Path) -> Path:
-        if not (folder / "done").exists() or any(_damaged(folder, stage) for stage in stages):
+        if not _is_done(folder, stages):
             config.stages = ",".join(stages)
             Experiment(config.lock(), folder).run()
             (folder / "done").touch()
@@ -151,6 +156,11 @@ def _uses_starts(config: Any) -> bool:
     """A cell's method has a use for modules or a proxy."""
     method = checked(config)[1]
     return method.uses_modules or "proxy" in method.needs
+
+
+def _is_done(folder: Path, stages: tuple[str, ...]) -> bool:
+    """A shared training is complete, and its checkpoints are whole."""
+    return (folder / "done").exists() and not any(_damaged(folder, stage) for stage in stages)
 
 
 def _damaged(workdir: Path, stage: str) -> str:

@@ -109,7 +109,7 @@ def _parse(
     try:
         argv = flags.FLAGS.read_flags_from_files(list(argv))
         given = _given(argv)
-        if not _HELP & given.keys():
+        if not _HELP & dict(given).keys():
             _check(given, own, lists)
             argv = _without(argv, lists or {})
         # ml_collections reads a field's name as Python, to which lambda is no name.
@@ -120,21 +120,23 @@ def _parse(
     except flags.UnrecognizedFlagError as error:
         near = nearest(error.flagname, ("config", *own))
         remedy = f"no such flag; {near} fields of the config are --config.FIELD=VALUE"
-        command.end(2, str(InputError(f"--{error.flagname}", given.get(error.flagname), remedy)))
+        command.end(
+            2, str(InputError(f"--{error.flagname}", dict(given).get(error.flagname), remedy))
+        )
     except Exception as error:  # what else absl and ml_collections find wrong
         command.end(2, str(error))
 
 
-def _given(arguments: Sequence[str]) -> dict[str, str | None]:
-    """{flag: value} as written, in either form: ``--name=value`` and ``--name value``."""
-    found = {}
+def _given(arguments: Sequence[str]) -> list[tuple[str, str | None]]:
+    """(flag, value) of each as written, in either form: ``--name=value`` and ``--name value``."""
+    found = []
     for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         name, equals, value = argument.lstrip("-").partition("=")
         if not argument.startswith("-"):
             continue
-        if name in found and name == "config":  # ml_collections would define its fields twice
+        if name == "config" and name in dict(found):  # ml_collections would define its fields twice
             raise InputError("--config", value or following, "given twice; give one file")
-        found[name] = value if equals else following
+        found.append((name, value if equals else following))
     return found
 
 
@@ -152,18 +154,19 @@ def _without(argv: Sequence[str], lists: Mapping[str, Any]) -> list[str]:
 
 
 def _check(
-    given: dict[str, str | None],
+    given: Sequence[tuple[str, str | None]],
     own: Mapping[str, tuple[str, str]],
     lists: dict[str, list[Any]] | None,
 ) -> None:
     """Refuses what absl and ml_collections answer with a traceback or without a remedy."""
-    if not given.get("config"):
-        raise InputError("--config", given.get("config"), "give a file, e.g. configs/digits.py")
-    config = load(given["config"])
+    path = dict(given).get("config")
+    if not path:
+        raise InputError("--config", path, "give a file, e.g. configs/digits.py")
+    config = load(path)
     defaults = config_lib.flatten(config)
     listed = config_lib.without_commas(config) if lists is not None else ()
-    names = [name.removeprefix("no") for name in given]
-    for name, value in zip(names, given.values(), strict=True):
+    names = [name.removeprefix("no") for name, _ in given]
+    for name, (_, value) in zip(names, given, strict=True):
         if name in own and value is None:
             raise missing(name, value, own)
         if not name.startswith("config."):

@@ -25,6 +25,7 @@ FREE = ("stages", "data.data_dir", "data.manual_dir", "checkpoint.", "report.", 
 OF_A_RUN, OF_A_GRID = ("checkpoints", "metrics.json"), ("shared",)
 NORMALIZATION = "normalization.json"  # of a run: mean and deviation of its images in [0, 1]
 LOCK = "lock"  # of a run that writes there now: its host and process
+JOB = "EC_JAX_JOB"  # in the environment: a name that a job keeps when it is started again elsewhere
 _NAME = 200  # bytes of a folder's name, which is lengthened while it is made; 255 can be
 _PROBE = ".ec_jax-"  # folders made to see whether one can
 _PART_OF_CONFIG = re.compile(r"config\.json\.[\w.-]+\.part")
@@ -141,8 +142,9 @@ def locked(workdir: Path) -> Iterator[None]:
 
     The file ``lock`` says who is in it. The operating system's own lock on it, which ends with the
     process however that ends, tells a run from what a killed one left. Of another host it may tell
-    nothing, as not every network file system passes locks on: there the file counts. Inside
-    another ``locked`` of the same process it does nothing.
+    nothing, as not every network file system passes locks on: there the file counts, unless it was
+    left by the job that this process is of (``JOB``), which its scheduler starts again only when it
+    is over. Inside another ``locked`` of the same process it does nothing.
 
     Raises:
       InputError: names the host and the process of the other run.
@@ -172,7 +174,7 @@ def _take(path: Path) -> int:
             if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
                 now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 me = {"host": socket.gethostname(), "pid": os.getpid(), "started": now}
-                me["process_started"] = _started(os.getpid())
+                me |= {"process_started": _started(os.getpid()), "job": os.environ.get(JOB)}
                 os.ftruncate(file, 0)
                 os.pwrite(file, (json.dumps(me) + "\n").encode(), 0)
                 return file
@@ -201,7 +203,8 @@ def _refuse_other(path: Path, file: int) -> None:
     if alive:
         remedy = f"{there}; wait for it, stop it, or choose another folder"
         raise InputError("workdir", str(path.parent), remedy)
-    if host != socket.gethostname():
+    ours = os.environ.get(JOB)
+    if host != socket.gethostname() and not (ours and found.get("job") == ours):
         remedy = f"{there}, as its file {LOCK} says; if that run is over, delete {path}"
         raise InputError("workdir", str(path.parent), remedy)
 

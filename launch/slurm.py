@@ -50,17 +50,20 @@ _WARNED = signal.SIGUSR2  # what submitit has Slurm send before the time is up
 class Job(submitit.helpers.Checkpointable):
     """A command as a job's task; when its time is up it is ended and queued again."""
 
-    def __init__(self, arguments: Sequence[str]):
+    def __init__(self, arguments: Sequence[str], lasting: str | None):
         """Args:
         arguments: the command's, without the name of Python.
+        lasting: a name of which there is one job at a time, by whatever submission; None: that of
+          this one, which stays when it is queued again.
         """
-        self._arguments = list(arguments)
+        self._arguments, self._lasting = list(arguments), lasting
         self._process: subprocess.Popen | None = None
 
     def __call__(self) -> None:
         """Runs the command; one that fails makes the job fail."""
         self._process = subprocess.Popen(
             [sys.executable, *self._arguments],
+            env=os.environ | {workdir.JOB: self._lasting or f"slurm-{os.environ['SLURM_JOB_ID']}"},
             # Slurm warns every process of the job; this one would die of it.
             preexec_fn=lambda: signal.signal(_WARNED, signal.SIG_IGN),
         )
@@ -77,7 +80,7 @@ class Job(submitit.helpers.Checkpointable):
         with contextlib.suppress(ChildProcessError):  # it has ended and was seen to
             # This interrupts the loop of __call__, which is still to see the process's status.
             os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        return submitit.helpers.DelayedSubmission(Job(self._arguments))
+        return submitit.helpers.DelayedSubmission(Job(self._arguments, self._lasting))
 
 
 def _take_place_again() -> None:
@@ -133,7 +136,14 @@ def check_there() -> None:
         raise InputError("sbatch", None, "is not on this machine; go to one of the cluster's")
 
 
-def submit(name: str, arguments: Sequence[str], folder: Path, values: dict[str, Any]) -> str:
+def submit(
+    name: str,
+    arguments: Sequence[str],
+    folder: Path,
+    values: dict[str, Any],
+    *,
+    lasting: str | None = None,
+) -> str:
     """Submits a command as a job.
 
     Args:
@@ -141,6 +151,7 @@ def submit(name: str, arguments: Sequence[str], folder: Path, values: dict[str, 
       arguments: of Python: ["-m", MODULE, FLAG, …].
       folder: of logs and of the job's own files; of a file system that the cluster shares.
       values: those of ``asked``.
+      lasting: as for ``Job``.
 
     Returns:
       The job's number; of a dry run, the batch script.
@@ -157,7 +168,7 @@ def submit(name: str, arguments: Sequence[str], folder: Path, values: dict[str, 
     before = set(folder.iterdir()) if folder.exists() else set()
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what it raises
-            return executor.submit(Job(arguments)).job_id
+            return executor.submit(Job(arguments, lasting)).job_id
     except FailedJobError as error:
         for left in set(folder.iterdir()) - before:
             left.unlink()

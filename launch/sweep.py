@@ -20,7 +20,9 @@ Exit status: 0 all cells have numbers, 2 input that cannot be used, 3 some have 
 
 import hashlib
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +33,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent.parent
 sys.path.append(str(HERE))
 
-from ec_jax import command  # noqa: E402
+from ec_jax import command, workdir  # noqa: E402
 from ec_jax.errors import InputError, TrainingError  # noqa: E402
 
 ON = ("local", "slurm", "tpu_pod")
@@ -175,10 +177,11 @@ def _at_once(
     waiting, running = list(jobs.items()), {}
     try:
         while waiting or running:
-            for slot in [s for s in range(slots) if waiting and s not in running]:
-                name, more = waiting.pop(0)
-                print(f"{name}: started", flush=True)
-                running[slot] = name, _start(command_of(more, slot), logs / f"{name}.log")
+            for slot in range(slots):
+                if waiting and slot not in running:
+                    name, more = waiting.pop(0)
+                    print(f"{name}: started", flush=True)
+                    running[slot] = name, _start(command_of(more, slot), name, logs)
             time.sleep(_EACH)
             for slot, (name, process) in list(running.items()):
                 if process.poll() is not None:
@@ -186,15 +189,21 @@ def _at_once(
                     print(f"{name}: ended with status {process.returncode}", flush=True)
     finally:
         for _, process in running.values():
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
         for _, process in running.values():
             process.wait()
 
 
-def _start(arguments: list[str], log: Path) -> subprocess.Popen:
-    with open(log, "a") as out:
+def _start(arguments: list[str], name: str, logs: Path) -> subprocess.Popen:
+    env = os.environ | {workdir.JOB: _lasting(name, logs)}
+    with open(logs / f"{name}.log", "a") as out:
         # In a group of its own: Ctrl-C reaches this process alone, which ends the others once.
-        return subprocess.Popen(arguments, stdout=out, stderr=out, process_group=0)
+        return subprocess.Popen(arguments, stdout=out, stderr=out, env=env, process_group=0)
+
+
+def _lasting(name: str, logs: Path) -> str:
+    """A job's name that is no other grid's, and stays for the next start of this command."""
+    return f"ec_jax-{hashlib.sha256(str(logs).encode()).hexdigest()[:8]}-{name}"
 
 
 def _on_slurm(asked: dict[str, Any], flags: Sequence[str]) -> Run:
@@ -207,15 +216,14 @@ def _on_slurm(asked: dict[str, Any], flags: Sequence[str]) -> Run:
     slurm.check_there()
 
     def run(jobs: Jobs, logs: Path) -> None:
-        # The names say whose the jobs are, also to the next start of this command.
-        grid = hashlib.sha256(str(logs).encode()).hexdigest()[:8]
-        names = {name: f"ec_jax-{grid}-{name}" for name in jobs}
+        names = {name: _lasting(name, logs) for name in jobs}
         there = slurm.queued()
         for name, more in jobs.items():
             if names[name] in there:
                 print(f"{name}: is in the queue", flush=True)
                 continue
-            job = slurm.submit(names[name], ["-m", MODULE, *flags, *more], logs, values)
+            arguments = ["-m", MODULE, *flags, *more]
+            job = slurm.submit(names[name], arguments, logs, values, lasting=names[name])
             print(f"{name}: job {job}", flush=True)
         while slurm.queued() & set(names.values()):
             time.sleep(asked["poll"])

@@ -88,23 +88,24 @@ run() { # COMMAND...: shown, and run unless this is a dry run
 tpu() { # VERB ARGUMENT...
   local verb=$1
   shift
-  run gcloud compute tpus tpu-vm "$verb" "$@" --zone="$zone" ${project:+--project="$project"}
+  run gcloud compute tpus tpu-vm "$verb" "$@" --quiet --zone="$zone" ${project:+--project="$project"}
 }
 
 on_all() { tpu ssh "$name" --worker=all --command="$1"; }
 
 # Prints the TPU's state, or nothing where there is none.
 state() {
-  local found status=0
+  local found errors status=0
   local asking=(gcloud compute tpus tpu-vm describe "$name" --zone="$zone")
   asking+=(${project:+--project="$project"} --format="value(state)")
   show "${asking[@]}"
   [[ ! $dry ]] || return 0
-  found=$("${asking[@]}" 2>&1) || status=$?
+  found=$("${asking[@]}" 2>"$made/errors") || status=$?
+  errors=$(<"$made/errors")
   if ((status == 0)); then
-    echo "${found##*$'\n'}"
-  elif [[ $found != *NOT_FOUND* ]]; then
-    fail 1 "${found//$'\n'/ }"
+    echo "$found"
+  elif [[ $errors != *NOT_FOUND* ]]; then
+    fail 1 "${errors//$'\n'/ }"
   fi
 }
 
@@ -112,7 +113,7 @@ create() {
   tpu create "$name" --accelerator-type="$type" --version="$version" ${spot:+--spot}
 }
 
-delete() { tpu delete "$name" --quiet; }
+delete() { tpu delete "$name"; }
 
 # Makes the TPU unless it is there: 255 where it is not ready.
 take() { # STATE
@@ -149,6 +150,7 @@ start() {
   on_all "cd ec_jax
 if kill \"\$(cat run.pid)\" 2>/dev/null; then tail --pid=\"\$(cat run.pid)\" -f /dev/null; fi
 echo \$\$ > run.pid
+export EC_JAX_JOB=$(printf %q "${EC_JAX_JOB:-tpu-$zone-$name}")
 exec .venv/bin/python -m $module$flags"
 }
 

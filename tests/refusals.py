@@ -181,6 +181,7 @@ FLAGS = (
     _main((DIGITS, DIGITS, "--config.seed=1"), "digits.py': given twice; give one file"),
     _main((DIGITS, "more"), "argument = 'more': not understood; flags are written --name=value"),
     _main((DIGITS, "--config.seed"), "seed = None: give an integer, as in --config.seed=VALUE"),
+    _main((DIGITS, "--config.seed=x", "--config.seed=1"), "seed = 'x': give an integer"),
     _main(("--config.seed=1", DIGITS), "--config.seed = '1': give it after --config=FILE"),
     _main(
         ("--config", "configs/digts.py"),

@@ -244,6 +244,24 @@ def test_damaged_files_are_refused(tmp_path, state, arrays):
         refused("inspect", path, module="ec_jax.convert", says=("FILE", name, "cannot be read"))
 
 
+@pytest.mark.parametrize(
+    "content", ["{", "[" * 200_000, "[]", '{"model": 3}', '{"model": {"x": 1}}', '{"layout": 1}']
+)
+def test_what_an_import_did_not_leave_is_refused(content, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "_METADATA").write_text("{}")
+    (tmp_path / checkpoint.ORIGIN).write_text(content)
+    with pytest.raises(InputError, match=r"--original = .*origin.json cannot be used .*anew"):
+        checkpoint.origin(tmp_path, "--original")
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 200_000, "{}", '{"model": 1, "data": 2}'])
+def test_what_a_run_did_not_leave_is_refused(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"DIR = 'x': the run's config.json cannot be read"):
+        convert._check_run("x", tmp_path, None)
+
+
 # There and back.
 
 

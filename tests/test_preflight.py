@@ -25,7 +25,7 @@ from ec_jax.training.state import create
 from ec_jax.training.steps import make_steps
 
 DEVICES = 4
-preflight = partial(command, module="ec_jax.preflight", timeout=300)
+preflight = partial(command, module="ec_jax.preflight", timeout=900)
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is for Linux on x86 alone"
 )

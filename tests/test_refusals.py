@@ -1,10 +1,16 @@
 """Every case of the table: one line on stderr, its exit status, and nothing left behind."""
 
+import json
 import re
+import subprocess
+import sys
 
 import forks
 import pytest
 from refusals import CASES, ROOT
+
+from docs import refusals as refusals_page
+from ec_jax.errors import printable
 
 LONGEST = 2100  # characters of the line
 
@@ -52,3 +58,30 @@ def test_it_is_refused_in_one_line_and_nothing_is_left(i, results):
         assert part in rest, (part, line)
         rest = rest.partition(part)[2]
     assert after == before
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_says_the_same(results, tmp_path):
+    for i in range(0, len(CASES), 12):
+        case, _, done, _, _ = results[i]
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        arguments, says = case.placed(folder)
+        how = ["-m", case.module] if case.module != "-c" else ["-c"]
+        alone = subprocess.run(
+            [sys.executable, *how, *arguments], capture_output=True, text=True, cwd=ROOT
+        )
+        assert (alone.returncode, alone.stdout) == (done["status"], done["out"])
+        assert alone.stderr.startswith("error: ")
+        assert alone.stderr.count("\n") == 1
+        assert all(part in alone.stderr for part in says)
+
+
+def test_the_page_shows_every_case():
+    found = json.loads(refusals_page.FILE.read_text())
+    assert refusals_page.PAGE.read_text(encoding="utf-8") == refusals_page.page(found)
+    for case, shown in zip(CASES, found["cases"], strict=True):
+        assert shown["status"] == case.status
+        for part in case.says:
+            assert printable(part.replace("{dir}", "DIR")) in shown["line"]
+        assert shown["command"] == (case.module if case.module != "-c" else "ec_jax.unlearn")

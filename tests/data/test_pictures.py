@@ -3,6 +3,8 @@
 import errno
 import io
 import os
+import struct
+import zlib
 
 import jpegs
 import numpy as np
@@ -242,3 +244,21 @@ def test_the_same_picture_is_cut_anew_every_time(many):
     damaged = of([KINDS["jpeg"], DAMAGED["truncated"]])
     with pytest.raises(InputError, match="'picture 1': cannot be decoded"):
         feed(damaged, rows=2, kind="crop").batch(0)
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n"
+
+
+def large(width, height):
+    """A PNG that says that it has so many pixels, and has none."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    size, check = struct.pack(">I", 13), struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + size + chunk + check
+
+
+@pytest.mark.parametrize("content", [EPS, large(60_000, 60_000), large(2**31 - 1, 2**31 - 1)])
+def test_other_formats_and_endless_pictures_are_not_opened(content):
+    """Pillow would hand the first to another program, and make room for the others."""
+    with pytest.raises(pictures.DamagedError, match=r"data.data_dir = 'picture 0': cannot be"):
+        of([content]).still(0)
+    assert of([content, KINDS["png"]]).sound()[0].tolist() == [1]

@@ -90,6 +90,20 @@ def test_a_lock_of_another_host_is_refused_with_the_remedy(tmp_path):
         pass
 
 
+def test_a_job_that_is_started_again_on_another_host_goes_on(tmp_path, monkeypatch):
+    left = {"host": "node7", "pid": 12, "job": "slurm-3"}
+    monkeypatch.setenv(workdir_lib.JOB, "slurm-3")
+    for job in ("slurm-4", None):
+        (tmp_path / LOCK).write_text(json.dumps(left | {"job": job}))
+        assert "process 12 on node7" in refusal(tmp_path)
+    (tmp_path / LOCK).write_text(json.dumps(left))
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text())["job"] == "slurm-3"
+    monkeypatch.delenv(workdir_lib.JOB)
+    (tmp_path / LOCK).write_text(json.dumps(left))
+    assert "process 12 on node7" in refusal(tmp_path)
+
+
 def test_a_lock_ends_with_an_error_and_within_itself_is_no_other(tmp_path):
     def work():
         with locked(tmp_path):

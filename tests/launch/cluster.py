@@ -56,13 +56,18 @@ def slurm(folder):
         patch.setenv("SLURM_CONF", str(conf))
         for name in ("slurmctld", "slurmd"):
             stack.enter_context(_daemon(name, folder))
-        until(lambda: "idle" in said("sinfo", "--noheader", "--format=%T"), "the node is ready", 60)
+        until(lambda: "idle" in said("sinfo", "--noheader", "--format=%T"), "the node is ready")
         try:
             yield
         finally:
-            subprocess.run(["scancel", f"--user={os.getuid()}", "--signal=KILL", "--full"])
-            subprocess.run(["scancel", f"--user={os.getuid()}"])
-            until(lambda: not said("squeue", "--noheader"), "all jobs have ended", 60)
+            end_jobs()
+
+
+def end_jobs():
+    """Kills what is left of jobs, so that the next test finds the machine free."""
+    subprocess.run(["scancel", f"--user={os.getuid()}", "--signal=KILL", "--full"])
+    subprocess.run(["scancel", f"--user={os.getuid()}"])
+    until(lambda: not said("squeue", "--noheader"), "all jobs have ended")
 
 
 @contextlib.contextmanager
@@ -88,7 +93,7 @@ def said(*command):
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def until(true, what, seconds):
+def until(true, what, seconds=900):
     """Waits for what must come; how long it takes does not matter."""
     for _ in range(10 * seconds):
         if true():

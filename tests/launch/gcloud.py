@@ -10,20 +10,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(os.environ["GCLOUD"])
-
 
 def main(argv):
-    state = json.loads((HERE / "STATE").read_text())
-    with open(HERE / "LOG", "a") as log:
+    here = Path(os.environ["GCLOUD"])
+    state = json.loads((here / "STATE").read_text())
+    with open(here / "LOG", "a") as log:
         log.write(json.dumps(argv) + "\n")
     assert argv[:3] == ["compute", "tpus", "tpu-vm"]
-    status = play(argv[3], argv[4:], state)
-    (HERE / "STATE").write_text(json.dumps(state))
+    status = play(argv[3], argv[4:], state, here)
+    (here / "STATE").write_text(json.dumps(state))
     sys.exit(status)
 
 
-def play(verb, rest, state):
+def play(verb, rest, state, here):
     if verb == "describe" and "--format=value(networkEndpoints.len())" in rest:
         print(state.get("machines", 1))
     elif verb == "describe" and state["is"] == "UNKNOWN":
@@ -31,7 +30,8 @@ def play(verb, rest, state):
     elif verb == "describe" and not state["is"]:
         return says("ERROR: (gcloud.compute.tpus.tpu-vm.describe) NOT_FOUND: no such TPU", 1)
     elif verb == "describe":
-        print(state["is"])
+        print(state["is"], flush=True)
+        return says("Updates are available for some components.", 0)
     elif verb == "create":
         assert not state["is"], "the name is taken"
         if state.get("full"):
@@ -44,13 +44,13 @@ def play(verb, rest, state):
         assert state["is"] == "READY"
         (command,) = (f.removeprefix("--command=") for f in rest if f.startswith("--command="))
         if "run.pid" in command:
-            return run(command, state)
+            return run(command, state, here)
     return 0
 
 
-def run(command, state):
+def run(command, state, here):
     """The run itself is a real one of the shell, in a home folder with a Python that records."""
-    subprocess.run(["bash", "-c", command], cwd=HERE / "home", check=True)
+    subprocess.run(["bash", "-c", command], cwd=here / "home", check=True)
     status, state["is"] = state["runs"].pop(0)
     return status
 

@@ -26,7 +26,7 @@ RATE = "unlearn.optimizer.learning_rate"
 GRID = [*SMALL, f"--config.{RATE}=0.01,1e30"]  # the second one cannot work
 
 
-def launch(*arguments, timeout=300, **how):
+def launch(*arguments, timeout=900, **how):
     return subprocess.run(
         [sys.executable, "launch/sweep.py", *map(str, arguments)],
         capture_output=True,
@@ -60,6 +60,12 @@ def test_a_file_or_values_and_no_seeds_among_them():
         sweep._rows("configs/sweeps/ec.py", {"ec.lambda": [1.0, 2.0]}, None)
     with pytest.raises(InputError, match="seed = '0,1': give the seeds as --seeds=0,1,2"):
         sweep._rows(None, {"seed": [0, 1]}, None)
+
+
+def test_rows_with_long_names_belong_into_a_file():
+    fields = {f"unlearn.optimizer.{name}": [0.5] for name in ("learning_rate", "momentum", "clip")}
+    with pytest.raises(InputError, match="is too long a name for a row; write a file"):
+        sweep._rows(None, fields | {"original.optimizer.momentum": [0.5, 0.6]}, None)
 
 
 def test_a_plan_says_what_is_missing_and_a_text_with_commas_is_one_value(tmp_path):
@@ -119,9 +125,9 @@ def test_cells_at_once_here_end_with_the_command_and_go_on_with_it(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "launch/sweep.py", *arguments], cwd=ROOT, stdout=file, stderr=file
         )
-    until(lambda: "original: " in _logs(workdir), "what is shared trains", 200)
+    until(lambda: "original: " in _logs(workdir), "what is shared trains")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=100) == 128 + signal.SIGTERM
+    assert process.wait(timeout=900) == 128 + signal.SIGTERM
     assert out.read_text().splitlines()[-1] == "error: terminated; the same command goes on"
     jobs = ["pgrep", "-f", f"[e]c_jax.sweep .*{workdir}"]
     assert subprocess.run(jobs, capture_output=True).stdout == b"", "no job outlives it"

@@ -19,12 +19,18 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def slurm(tmp_path_factory):
+def running_slurm(tmp_path_factory):
     with cluster.slurm(tmp_path_factory.mktemp("slurm")):
         yield
 
 
-def launch(name, *arguments, timeout=60, **env):
+@pytest.fixture
+def slurm(running_slurm):
+    yield
+    cluster.end_jobs()
+
+
+def launch(name, *arguments, timeout=600, **env):
     """``launch/NAME.py`` in a process of its own."""
     return subprocess.run(
         [sys.executable, f"launch/{name}.py", *map(str, arguments)],
@@ -90,25 +96,27 @@ def test_what_slurm_refuses_is_one_line_and_leaves_nothing(slurm, tmp_path):
 @pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_when_its_time_is_up_and_after_preemption(slurm, tmp_path):
     workdir = tmp_path / "run"
-    flags = [*SMALL, "--config.stages=original", "--config.original.epochs=20"]
+    flags = [*SMALL, "--config.stages=original", "--config.original.epochs=900"]
     flags.append("--config.parallel.devices=2")
     done = launch("slurm", "--tasks-per-node=2", "--", *flags, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     job, log = re.match(r"job (\d+): (.*)", done.stdout).groups()
 
-    until(lambda: "original: step " in _read(log), "it trains", 200)
+    until(lambda: "original: step " in _read(log), "it trains")
     subprocess.run(["scancel", "--signal=USR2", job], check=True)  # as when its time is up
     again = "original: resumed at step "
-    until(lambda: "original: step " in _read(log).partition(again)[2], "it goes on", 200)
+    until(lambda: "original: step " in _read(log).partition(again)[2], "it goes on")
+
+    def twice():
+        return _read(log).count(again) == 2
+
     urgent = ["sbatch", "--partition=urgent", "--ntasks=2", "--wrap=true", "--output=/dev/null"]
     subprocess.run(urgent, check=True, stdout=subprocess.DEVNULL)
-    until(lambda: not said("squeue", "--noheader"), "it is done", 400)
+    until(lambda: "original: step " in _read(log).rpartition(again)[2] and twice(), "again")
     text = _read(log)
-    saved = re.findall(r"original: saved at step (\d+)/(\d+)", text)
-    resumed = re.findall(r"original: resumed at step (\d+)/(\d+)", text)
-    assert len(saved) == 2, text
-    assert saved == resumed
-    assert re.search(rf"original: step {saved[0][1]}/{saved[0][1]}, loss", text)
+    saved = re.findall(r"original: saved at step (\d+)/", text)
+    assert len(saved) == 2
+    assert saved == re.findall(r"original: resumed at step (\d+)/", text)
     assert "Traceback" not in text + _read(log.replace(".out", ".err"))
 
 
@@ -117,9 +125,11 @@ def test_a_cancelled_run_saves_and_stays_away(slurm, tmp_path):
     flags = [*SMALL, "--config.stages=original", f"--workdir={tmp_path / 'run'}"]
     done = launch("slurm", "--", *flags)
     job, log = re.match(r"job (\d+): (.*)", done.stdout).groups()
-    until(lambda: "original: step " in _read(log), "it trains", 200)
+    until(lambda: "original: step " in _read(log), "it trains")
+    # By this name it is known when it is queued again, on whatever machine.
+    assert json.loads(_read(tmp_path / "run" / "lock"))["job"] == f"slurm-{job}"
     subprocess.run(["scancel", job], check=True)
-    until(lambda: not said("squeue", "--noheader"), "it has ended", 100)
+    until(lambda: not said("squeue", "--noheader"), "it has ended")
     assert "original: saved at step" in _read(log)
 
 
@@ -158,17 +168,17 @@ def test_a_grid_of_twelve_cells_two_of_them_killed_and_resubmitted(slurm, tmp_pa
         process = subprocess.Popen(
             [sys.executable, "launch/sweep.py", *grid], cwd=ROOT, stdout=out, stderr=out
         )
-    until(lambda: f"{cancelled}: job" in _read(tmp_path / "out"), "submitted", 300)
+    until(lambda: f"{cancelled}: job" in _read(tmp_path / "out"), "submitted")
     (number,) = re.findall(rf"{re.escape(cancelled)}: job (\d+)", _read(tmp_path / "out"))
     state = ("squeue", "--noheader", "--format=%T", f"--jobs={number}")
-    until(lambda: said(*state) == "RUNNING", "it runs", 300)
+    until(lambda: said(*state) == "RUNNING", "it runs")
     subprocess.run(["scancel", number], check=True)
     row, _, seed = killed.rpartition("-seed")
     pattern = rf"[e]c_jax.sweep .*{workdir} --rows={re.escape(row)} --seeds={seed}$"
-    until(lambda: said("pgrep", "-f", pattern), "it runs", 300)
+    until(lambda: said("pgrep", "-f", pattern), "it runs")
     for pid in said("pgrep", "-f", pattern).split():
         os.kill(int(pid), signal.SIGKILL)
-    assert process.wait(timeout=300) == 3
+    assert process.wait(timeout=900) == 3
     output = _read(tmp_path / "out")
     assert {cell for cell in cells if f"{cell}: job" in output} == cells
     assert output.count("references-") == 2, "each original is a job"
@@ -177,7 +187,7 @@ def test_a_grid_of_twelve_cells_two_of_them_killed_and_resubmitted(slurm, tmp_pa
     there = {path.stem: path.stat().st_mtime_ns for path in results.iterdir()}
     assert there.keys() == cells - {cancelled, killed}
 
-    done = launch("sweep", *grid, timeout=300)
+    done = launch("sweep", *grid, timeout=900)
     assert done.returncode == 0, done.stderr
     assert set(re.findall(r"^(.*): job \d+$", done.stdout, re.M)) == {cancelled, killed}
     after = {path.stem: path.stat().st_mtime_ns for path in results.iterdir()}

@@ -55,7 +55,7 @@ class Cloud:
         for line in (self.folder / "LOG").read_text().splitlines():
             argv = json.loads(line)
             assert "--zone=here-a" in argv
-            found.append([a for a in argv[3:] if not a.startswith("--zone=")])
+            found.append([a for a in argv[3:] if a not in ("--zone=here-a", "--quiet")])
         return found
 
     def steps(self):
