@@ -11,6 +11,7 @@ from configs import default
 from ec_jax import config as config_lib
 from ec_jax import registry
 from ec_jax import workdir as workdir_lib
+from ec_jax.errors import InputError
 
 
 @pytest.fixture
@@ -107,6 +108,16 @@ def test_what_is_measured_may_change_until_it_is_measured(config, tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     message = refusal(other, workdir_lib.check_workdir, tmp_path)
     assert "evaluation.metrics is 'all' there and 'accuracy,cka' here" in message
+
+
+def test_a_field_that_the_caller_knows_of_may_differ(config, tmp_path):
+    workdir_lib.write_resolved(config, tmp_path)
+    other = changed(original__checkpoint="/moved/request1/checkpoints/unlearn", seed=3)
+    message = refusal(other, workdir_lib.check_workdir, tmp_path)
+    assert "original.checkpoint is '' there and '/moved/" in message
+    free = ("original.checkpoint",)
+    with pytest.raises(InputError, match="another config: seed is 0 there and 3 here; "):
+        workdir_lib.check_workdir(other, tmp_path, free=free)
 
 
 def test_of_many_differences_the_first_three_are_named(config, tmp_path):

@@ -65,6 +65,17 @@ def test_the_verdict_comes_first_and_everything_else_after_it():
     assert found.all("h1")[0].text == "Unlearning “3” in digits"
 
 
+def test_the_record_is_linked_and_its_digests_are_shown():
+    found = markup.parse(html.document(*RUN))
+    section = part(found, "certificate")
+    assert [a.attributes["href"] for a in section.all("a")] == ["certificate.json"]
+    shown = rows(section, "What was recorded")
+    assert len(shown) == 6  # with the titles
+    (images,) = [value for label, value in shown.items() if "1,146 images" in label]
+    assert images == [SHA]
+    assert shown["Parameters of the unlearned model"] == [SHA[::-1]]
+
+
 def test_the_table_holds_the_numbers_of_the_run():
     metrics = with_newer()
     shown = rows(part(tree(metrics), "numbers"), "Original, oracle and unlearned model")
@@ -332,7 +343,13 @@ def test_making_the_page_changes_none_of_what_it_is_made_of():
 # In a browser.
 
 AUDIT = (without_oracle(), {"class_names": NASTY}, {})
-RUN = (full(), example_run.details(), CONFIG)
+SHA = "0123456789abcdef" * 4
+CERTIFICATE = {
+    "data": {"forget_train": {"images": 1146, "sha256": SHA}},
+    "models": {name: {"parameters": SHA[::-1]} for name in ("original", "oracle", "unlearned")},
+    "metrics": {"sha256": SHA},
+}
+RUN = (full(), example_run.details(), CONFIG, CERTIFICATE)
 each_page = pytest.mark.parametrize("arguments", [RUN, AUDIT], ids=["run", "audit"])
 each_theme = pytest.mark.parametrize("theme", ["light", "dark"])
 
