@@ -125,6 +125,7 @@ def unlearn(
     _check_together(scenario, variables, oracle)
     if workdir is not None:
         workdir = Path(workdir).expanduser().absolute()
+        contents(workdir)
         with locked(workdir):
             return _run(config, scenario, variables, oracle, workdir)
     if oracle is not None:

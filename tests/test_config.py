@@ -58,7 +58,7 @@ RANGES = {
     "data.forget_batch_size": COUNT,
     "data.eval_batch_size": COUNT,
     "forget.seed": COUNT_OR_0,
-    "model.depth": COUNT,
+    "model.depth": (1, 1000, True, True, True),
     "model.width": COUNT,
     "model.patch": COUNT,
     "original.epochs": POSITIVE,
@@ -83,6 +83,8 @@ RANGES = {
     "evaluation.idi_steps": COUNT,
     "evaluation.idi_images": (64, INT_MAX, True, True, True),
     "parallel.devices": COUNT_OR_0,
+    "parallel.processes": COUNT,
+    "parallel.process": COUNT_OR_0,
     "checkpoint.every": COUNT,
     "checkpoint.keep": COUNT,
     "report.log_every": COUNT,
@@ -143,8 +145,10 @@ OTHER = {
     "evaluation.transfer": "cifar10",
     "evaluation.transfer_dir": ".",
     "evaluation.cka_batch_size": 16,
-    "parallel.map": "pmap",
     "parallel.devices": 2,
+    "parallel.coordinator": "localhost:7733",
+    "parallel.processes": 2,
+    "parallel.process": 1,
     **{f"{o}.name": "adamw" for o in OPTIMIZERS},
     **{f"{o}.schedule": "linear" for o in OPTIMIZERS},
     **{f"{o}.momentum": 0.25 for o in OPTIMIZERS},
@@ -238,6 +242,9 @@ REFUSED = [
     ("evaluation.metrics", "", "no metric ''"),
     ("evaluation.features", "flat", "one of gap, map"),
     ("parallel.map", "vmap", "did you mean 'pmap'?"),
+    ("parallel.coordinator", "node0", "give HOST:PORT of the first process, auto where"),
+    ("parallel.processes", 2, "is for parallel.coordinator=HOST:PORT"),
+    ("parallel.process", 1, "with parallel.processes=1 they are 0 to 0"),
     *((f"{o}.name", "sdg", "did you mean 'sgd'?") for o in OPTIMIZERS),
     *((f"{o}.schedule", "cosin", "did you mean 'cosine'?") for o in OPTIMIZERS),
 ]
@@ -321,6 +328,8 @@ def test_a_number_is_refused_exactly_outside_its_range(field, value):
             "evaluation.neighbors",
             "evaluation.train_images",
             "parallel.devices",
+            "parallel.processes",
+            "parallel.process",
         )
         assert not refused or field in others
 
@@ -331,7 +340,9 @@ def test_ten_to_the_four_hundred_is_too_many_steps():
 
 def test_other_values_than_the_defaults_are_taken(monkeypatch):
     monkeypatch.setattr(sources, "check", lambda *_: None)
-    assert OTHER.keys() | {"method", "model.name", "ec.plugin"} == set(FIELDS)
+    alone = {"method", "model.name", "ec.plugin", "parallel.map"}
+    assert OTHER.keys() | alone == set(FIELDS)
+    config_lib.validate(changed(parallel__map="pmap"))
     config_lib.validate(changed(**{f.replace(".", "__"): v for f, v in OTHER.items()}))
 
 

@@ -250,9 +250,9 @@ def test_damaged_files_are_refused(tmp_path, state, arrays):
 def test_what_an_import_did_not_leave_is_refused(content, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "_METADATA").write_text("{}")
-    (tmp_path / checkpoint.ORIGIN).write_text(content)
+    (tmp_path / imported.ORIGIN).write_text(content)
     with pytest.raises(InputError, match=r"--original = .*origin.json cannot be used .*anew"):
-        checkpoint.origin(tmp_path, "--original")
+        imported.origin(tmp_path, "--original")
 
 
 @pytest.mark.parametrize("content", ["{", "[" * 200_000, "{}", '{"model": 1, "data": 2}'])

@@ -74,7 +74,7 @@ def _taken(arguments):
     try:
         with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
             config_file._define(main.FLAGS)
-            config_file._parse(sys.argv, main.FLAGS)
+            config_file._parse(sys.argv, main.FLAGS, None)
             command.finish(_check)
     finally:
         flags.FLAGS, sys.argv = before, argv

@@ -153,11 +153,13 @@ def test_exit_statuses(body, status, says, workdir):
 def test_every_field_can_be_overridden_in_either_form(workdir):
     before = STUB.format("print(self.config.to_json())")
     before += "\nfrom ec_jax.data import sources\nsources.check = lambda *a: None"
-    whole = [f"--config.{field}={value}" for field, value in OTHER.items()]
+    alone = {"parallel.coordinator": "", "parallel.processes": 1, "parallel.process": 0}
+    other = {**OTHER, **alone}  # a run of several would look for the others
+    whole = [f"--config.{field}={value}" for field, value in other.items()]
     # absl's switches take no value of their own: --config.FIELD or --noconfig.FIELD.
     apart = [
         part
-        for f, v in OTHER.items()
+        for f, v in other.items()
         for part in ((f"--config.{f}",) if v is True else (f"--config.{f}", v))
     ]
     for overrides in (whole, apart):
@@ -166,7 +168,7 @@ def test_every_field_can_be_overridden_in_either_form(workdir):
         found = config_lib.flatten(json.loads(done.stdout))
         fields = config_lib.flatten(digits.get_config())
         fields = {f: v for f, v in fields.items() if not f.startswith("recipes.")}  # filled in
-        assert found == {**fields, **OTHER}
+        assert found == {**fields, **other}
 
 
 def test_help():

@@ -13,7 +13,7 @@ FILES = sorted((ROOT / "ec_jax").rglob("*.py"))
 RUNNING = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "subprocess"}
 # Who runs a file on purpose: config files, sweeps, the default config; modules of methods.
 PROGRAMS = {
-    "runpy.run_path": {"config_file.py", "sweep.py", "own.py"},
+    "runpy.run_path": {"config_file.py", "sweep.py", "config.py"},
     "importlib.import_module": {"registry.py"},
 }
 # {call: (argument, what it must be)}

@@ -139,7 +139,8 @@ def test_only_fields_without_effect_on_the_result_may_change(field, config, tmp_
     (tmp_path / "metrics.json").write_text("{}")
     free = {
         *("stages", "data.data_dir", "data.manual_dir", "checkpoint.every", "checkpoint.keep"),
-        *("parallel.map", "parallel.devices", "report.log_every"),
+        *(f for f in OTHER if f.startswith("parallel.")),
+        "report.log_every",
     }
     other = set_field(field, OTHER[field])
     if field in free:

@@ -37,9 +37,13 @@ def _catching(train, caught, name, state, step_fn, **others):
     return train(name, state, step_fn, **others)
 
 
-def run(original, folder, stages="unlearn", **overrides):
+def prepared(original, folder, stages="unlearn", **overrides):
     given = {"original__checkpoint": str(original[0]), "stages": stages, **FAST, **overrides}
-    made = Experiment(small(**given), folder)
+    return Experiment(small(**given), folder)
+
+
+def run(original, folder, stages="unlearn", **overrides):
+    made = prepared(original, folder, stages, **overrides)
     made.run()
     return made
 
@@ -47,16 +51,19 @@ def run(original, folder, stages="unlearn", **overrides):
 def start(original, folder, monkeypatch, **overrides):
     """(initial parameters, indices that the first three steps read) of a retraining."""
     caught = []
+    made = prepared(original, folder, **overrides)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "train", lambda *a, **kw: _catching(_never, caught, *a, **kw))
-        scenario = run(original, folder, **overrides).scenario
+        with pytest.raises(NotImplementedError):
+            made.run()
     ((state, steps),) = caught
     read = [steps.streams["retain"](i).tolist() for i in range(3)]
-    return state.params["backbone"], read, steps, scenario
+    return state.params["backbone"], read, steps, made.scenario
 
 
 def _never(*_, **__):
     """Trains nothing."""
+    raise NotImplementedError
 
 
 def initial(experiment, name):

@@ -54,6 +54,7 @@ def forerunners(tmp_path_factory):
 
 def run(forerunners, folder, method, **overrides):
     shutil.copytree(forerunners, folder)
+    (folder / "events.jsonl").unlink()  # which tells of another forget set, perhaps
     made = Experiment(config(method, stages="proxy,unlearn", **overrides), folder)
     made.run()
     return made
