@@ -65,6 +65,7 @@ def main(config: Any, flags: Any) -> None:
         if flags[name].value == "" or (flags[name].value is None and name != "oracle"):
             raise config_file.missing(name, flags[name].value, FLAGS)
     config_lib.validate(config)
+    config_lib.check_alone(config, "an audit")
     for metric in NEEDED:
         if metric not in config_lib.metric_names(config):
             remedy = f"without {metric} there is no verdict; add it"

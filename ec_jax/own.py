@@ -155,6 +155,7 @@ def _config(method: str, settings: dict[str, Any], oracle: Any) -> Any:
     config.stages = "all" if oracle is not None else "proxy,modules,unlearn"
     config = recipes.complete(config.lock(), settings)
     config_lib.check_fields(config)
+    config_lib.check_alone(config, "ec_jax.unlearn")
     return config
 
 

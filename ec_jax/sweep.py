@@ -59,6 +59,7 @@ def main(config: Any, flags: Any, lists: dict[str, list[Any]]) -> None:
     workdir = Path(os.path.expanduser(flags.workdir)).absolute()
     common = recipes.complete(config, config_file.overridden())
     config_lib.validate(common)
+    config_lib.check_alone(common, "a grid")
     rows = _chosen(_rows(flags.sweep, lists, common), flags.rows)
     grid = {  # seed by seed: the first numbers to see are then of all rows
         (row, seed): cell_config(config, settings | {"seed": seed}, config_file.overridden())

@@ -200,6 +200,7 @@ def _check(common: Any, found: dict[str, list[tuple[dict[str, Any], Any]]], work
     trials = [cell for configs in found.values() for _, cell in configs]
     for config in (common, *trials):
         config_lib.validate(config)
+    config_lib.check_alone(common, "a search")
     workdir_lib.check_workdir(common, workdir, foreign=workdir_lib.OF_A_RUN)
     for name, configs in found.items():
         _check_folders(workdir / name, configs, 1)

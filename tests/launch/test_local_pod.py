@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from command import ROOT, command, config_of
+from command import ROOT, command, config_of, refused
 
 from ec_jax.pipeline import Experiment
 
@@ -171,3 +171,18 @@ def test_every_process_refuses_what_cannot_work(tmp_path):
         "error: data.batch_size = 3: is not divisible by 2 devices; use 2 or 4"
     ]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "what"),
+    [
+        ("ec_jax.main", ["--config.forget.classes=3;5"], "a sequence of requests"),
+        ("ec_jax.sweep", ["--sweep=configs/sweeps/methods.py"], "a grid"),
+        ("ec_jax.tune", [], "a search"),
+    ],
+)
+def test_what_runs_in_one_process_refuses_several(module, flags, what, tmp_path):
+    run = ["--config=configs/digits.py", f"--workdir={tmp_path / 'new'}", *flags]
+    says = [f"parallel.coordinator = 'auto': {what} runs in one process; leave it empty"]
+    refused(*run, "--config.parallel.coordinator=auto", says=says, module=module)
+    assert not (tmp_path / "new").exists()
