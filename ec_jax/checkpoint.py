@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from ec_jax import digests, parallel
+from ec_jax import digests, processes
 from ec_jax.errors import InputError, TrainingError, no_space
 from ec_jax.models.network import Variables
 from ec_jax.training.state import TrainState
@@ -70,7 +70,7 @@ class Checkpoints:
         )
         try:
             self._manager.save(step, args=items)
-            if parallel.primary():  # when all have written
+            if processes.primary():  # when all have written
                 digests.seal(self._folder / str(step))
         except Exception as error:  # orbax and tensorstore have no common one
             if not (reason := no_space(error)):
@@ -79,7 +79,7 @@ class Checkpoints:
                 f"{self._folder}: step {step} cannot be saved: {reason}; free some space and give "
                 "the same command again: it goes on from the newest checkpoint"
             ) from error
-        parallel.wait("checkpoint")
+        processes.wait("checkpoint")
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, float]]:
         """The newest checkpoint, with the shapes, types and devices of ``like``.
@@ -166,6 +166,8 @@ def damage(step: Path) -> str:
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.restore(step / item)
         except Exception as error:  # orbax and tensorstore have no common one
+            if processes.misses_another(error):
+                raise
             return f"{item} cannot be read: {_in_short(error)}"
     try:
         read_json(step / "cost" / "metadata")
@@ -178,7 +180,7 @@ def mend(folder: Path) -> list[dict[str, Any]]:
     """Sets damaged steps aside, newest first, down to one that is whole.
 
     They are renamed, not deleted. A whole step without a digest gets one. Nobody may have opened
-    the folder yet.
+    the folder yet. All processes of a run do this together.
 
     Args:
       folder: a training's.
@@ -189,16 +191,22 @@ def mend(folder: Path) -> list[dict[str, Any]]:
     found = []
     while (step := latest_step(folder)) is not None:
         place = folder / str(step)
-        if not (why := damage(place)):
-            if not digests.sealed(place):
+        why = damage(place)  # in all processes, as they read arrays together
+        if not processes.any_process(bool(why)):
+            if processes.primary() and not digests.sealed(place):
                 digests.seal(place)
+            processes.wait("whole")
             break
         moved, number = folder / f"{step}.damaged", 1
         while moved.exists():
             number += 1
             moved = folder / f"{step}.damaged{number}"
-        place.rename(moved)
-        found.append({"step": step, "reason": why, "moved": str(moved)})
+        processes.wait("damaged")
+        if processes.primary():
+            place.rename(moved)
+        processes.wait("set aside")
+        reason = why or "another process cannot read it"
+        found.append({"step": step, "reason": reason, "moved": str(moved)})
     return found
 
 
@@ -269,6 +277,8 @@ def stored_shapes(path: str | Path, field: str) -> Variables:
         found = jax.tree.map(_shape, metadata.tree if hasattr(metadata, "tree") else metadata)
         reason = "" if jax.tree.leaves(found) else "it holds no parameters"
     except Exception as error:
+        if processes.misses_another(error):
+            raise
         reason = type(error).__name__
     if reason:
         raise _unreadable(path, field, reason)
@@ -310,6 +320,8 @@ def load_model(path: str | Path, like: Variables, field: str = "checkpoint") -> 
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(folder, jax.tree.map(_template, like))
     except Exception as error:  # orbax and tensorstore have no common one
+        if processes.misses_another(error):
+            raise
         raise _unreadable(path, field, type(error).__name__) from error
 
 

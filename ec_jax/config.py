@@ -182,13 +182,14 @@ def check_fields(config: Any) -> None:
     _check_processes(config.parallel)
 
 
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}")  # HOST:PORT, [::1]:PORT
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):([0-9]{1,5})")  # HOST:PORT, [::1]:PORT
 
 
 def _check_processes(parallel: Any) -> None:
     """Several processes, each told where the first one is and which one it is itself."""
     where, count, this = parallel.coordinator, parallel.processes, parallel.process
-    if where not in ("", "auto") and not _ADDRESS.fullmatch(where):
+    found = _ADDRESS.fullmatch(where)
+    if where not in ("", "auto") and not (found and 0 < int(found[2]) < 2**16):
         remedy = "give HOST:PORT of the first process, auto where the cluster says it, or nothing"
         raise InputError("parallel.coordinator", where, remedy)
     if count > 1 and where in ("", "auto"):

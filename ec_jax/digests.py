@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ec_jax.data.pictures import Pictures
+from ec_jax.workdir import read_json, write_json
 
 SEAL = "digest.json"  # in a folder: {"files": {path: [bytes, SHA-256]}} of all others in it
 _ROWS = 4096  # images that are looked at at once
@@ -64,15 +65,13 @@ def seal(folder: Path) -> None:
     files = {
         p.relative_to(folder).as_posix(): [p.stat().st_size, of_file(p)] for p in _files(folder)
     }
-    path = folder / SEAL
-    part = path.with_name(f"{SEAL}.part")
-    part.write_text(json.dumps({"schema": 1, "files": files}, indent=1, sort_keys=True) + "\n")
-    part.replace(path)
+    write_json(folder / SEAL, {"schema": 1, "files": dict(sorted(files.items()))})
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    outside = (folder / SEAL, folder / f"{SEAL}.part")
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p not in outside)
+    """All regular files but the seal and what is left of one that was being written."""
+    inside = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    return sorted(p for p in inside if not (p.parent == folder and p.name.startswith(SEAL)))
 
 
 def sealed(folder: Path) -> bool:
@@ -88,21 +87,23 @@ def damage(folder: Path, part: str = "") -> str:
       part: the one folder in it that counts; empty: all of it.
     """
     try:
-        files = json.loads((folder / SEAL).read_text(encoding="utf-8"))["files"]
+        files = read_json(folder / SEAL)["files"]
         listed = [(name, int(size), str(sha)) for name, (size, sha) in files.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OverflowError, ValueError, KeyError, TypeError, AttributeError):
         return f"{SEAL} cannot be read"
+    listed = [entry for entry in listed if not part or entry[0].startswith(f"{part}/")]
+    if not listed:
+        return f"{SEAL} names no file"
+    # By what is there: a name from elsewhere could lead out of the folder.
+    there = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     for name, size, sha in listed:
-        if part and not name.startswith(f"{part}/"):
-            continue
-        path = folder / name
-        try:
-            if (there := path.stat().st_size) != size:
-                return f"{name} has {there} bytes of {size}"
-            if of_file(path) != sha:
-                return f"{name} has other bytes than were written"
-        except FileNotFoundError:
+        if name not in there:
             return f"{name} is missing"
+        try:
+            if (found := there[name].stat().st_size) != size:
+                return f"{name} has {found} bytes of {size}"
+            if of_file(there[name]) != sha:
+                return f"{name} has other bytes than were written"
         except OSError as error:
             return f"{name}: {error.strerror}"
     return ""

@@ -56,28 +56,28 @@ def _run_as_one_of_many(config: Any, workdir: str, command: str) -> NoReturn:
     """Runs the experiment together with the other processes of the run."""
     status = watched.run(functools.partial(_run_together, config, workdir, command))
     if status == -signal.SIGABRT:
-        raise TrainingError(f"process {config.parallel.process}: {MISSED}")
+        raise TrainingError(MISSED)
     sys.exit(128 - status if status < 0 else status)
 
 
 def _run_together(config: Any, workdir: str, command: str) -> NoReturn:
-    from ec_jax import parallel
+    from ec_jax import processes
     from ec_jax.pipeline import Experiment
 
     p = config.parallel
-    parallel.join(p.coordinator, p.processes, p.process, p.devices)
-    if not parallel.primary():
+    processes.join(p.coordinator, p.processes, p.process, p.devices)
+    if not processes.primary():
         workdir_lib.leave_writing()
 
     def work() -> None:
-        with parallel.together():
+        with processes.together():
             Experiment(config, workdir, command).run()
 
     try:
         finish(work, interrupted=INTERRUPTED)
-        parallel.leave(0)
+        processes.leave(0)
     except SystemExit as end:
-        parallel.leave(end.code)
+        processes.leave(end.code)
 
 
 if __name__ == "__main__":

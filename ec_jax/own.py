@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from ec_jax import checkpoint, parallel, recipes
+from ec_jax import checkpoint, parallel, processes, recipes
 from ec_jax import config as config_lib
 from ec_jax.data import arrays
 from ec_jax.data.arrays import Examples
@@ -107,6 +107,9 @@ def unlearn(
       InputError: names the argument, its value and the remedy.
       TrainingError: training could not go on.
     """
+    if not processes.alone():
+        remedy = "unlearn runs in one process; use ec_jax.main for several"
+        raise InputError("jax.process_count()", jax.process_count(), remedy)
     for name, tree in {"variables": variables, "oracle": oracle}.items():
         if name == "variables" or isinstance(tree, Mapping):
             _check_variables(name, tree)

@@ -8,129 +8,20 @@ equal in all of them (parameters, settings) every process has for itself; of a b
 own part. The first one alone speaks and writes.
 """
 
-import contextlib
 import dataclasses
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ec_jax.errors import MISSED, InputError, TrainingError
+from ec_jax import processes
+from ec_jax.errors import InputError
 
 AXIS = "data"  # the one axis over which a batch is cut
 MAPS = ("shard_map", "pmap")
-MOST_VIRTUAL = 64  # devices that one CPU is asked to play; more only grow slower
-FROM_CLUSTER = "auto"  # of ``join``: the environment says where the others are
-_WAIT = 300  # seconds for the others to start
-# Seconds after which a process that says nothing counts as lost. What it was computing with the
-# others fails sooner; this is for those that it left waiting.
-_SILENCE = 40
-
-
-def join(coordinator: str, processes: int, process: int, devices: int = 0) -> None:
-    """Joins this process to the others of its run, before JAX makes its devices.
-
-    Args:
-      coordinator: HOST:PORT of the first process; ``auto``: a TPU pod, Slurm, MPI or Kubernetes
-        says all of it. Empty: this process is alone, and nothing is done.
-      processes: how many, where the coordinator is named.
-      process: which of them this one is, from 0.
-      devices: of the mesh to be, as for ``make_mesh``.
-
-    Raises:
-      InputError: nothing says where the others are, or they did not come.
-    """
-    if not coordinator:
-        return
-    _make_virtual(devices // processes if processes else devices)
-    # What is done at SIGTERM is this program's own matter (``ec_jax/termination.py``).
-    jax.config.update("jax_enable_preemption_service", False)
-    named = (coordinator, processes, process) if coordinator != FROM_CLUSTER else ()
-    try:
-        jax.distributed.initialize(
-            *named,
-            initialization_timeout=_WAIT,
-            heartbeat_timeout_seconds=_SILENCE,
-            shutdown_timeout_seconds=_SILENCE,
-        )
-    except (RuntimeError, ValueError) as error:
-        remedy = (
-            f"the other processes cannot be joined ({str(error).splitlines()[0]}); "
-            "give HOST:PORT of the first process with parallel.processes and parallel.process"
-        )
-        raise InputError("parallel.coordinator", coordinator, remedy) from error
-
-
-@contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Within, what the others are missed for is a ``TrainingError``; the first one alone speaks.
-
-    Raises:
-      TrainingError: another process ended, or cannot be reached.
-    """
-    if not primary():  # what libraries say beside Python, too
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).splitlines()[0][:200]
-        this = f"process {jax.process_index()} of {jax.process_count()}"
-        raise TrainingError(f"{this}: {MISSED} ({reason})") from error
-
-
-def leave(status: int) -> NoReturn:
-    """Ends this process; without a failure (0) when the others do, else at once."""
-    if not status:
-        jax.distributed.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def primary() -> bool:
-    """This is the process that speaks and writes."""
-    return jax.process_index() == 0
-
-
-def alone() -> bool:
-    """There is no other process."""
-    return jax.process_count() == 1
-
-
-def wait(name: str) -> None:
-    """Returns when all processes are at this place of the program, ``name``."""
-    if not alone():
-        multihost_utils.sync_global_devices(name)
-
-
-def any_process(said: bool) -> bool:
-    """At least one process says so; all must ask at the same place of the program."""
-    if alone():
-        return said
-    return bool(multihost_utils.process_allgather(np.array(said)).any())
-
-
-def by_first(make: Callable[[], Any], name: str) -> Any:
-    """What ``make`` returns, made by the first process before the others.
-
-    For what leaves files that the others then find, such as a data set that is unpacked.
-    """
-    if alone():
-        return make()
-    if not primary():
-        wait(name)
-        return make()
-    try:
-        return make()
-    finally:
-        wait(name)
 
 
 def make_mesh(devices: int = 0) -> Mesh:
@@ -141,26 +32,18 @@ def make_mesh(devices: int = 0) -> Mesh:
     Raises:
       InputError: there are fewer devices, or the processes cannot share them equally.
     """
-    _make_virtual(devices)
-    found, processes = jax.devices(), jax.process_count()
+    processes.make_virtual(devices)
+    found, count = jax.devices(), jax.process_count()
     if devices > len(found):
         raise InputError(
             "parallel.devices", devices, f"there are {len(found)}; use at most that, or 0 for all"
         )
-    if devices % processes:
-        remedy = f"{processes} processes have equal shares; use a multiple, or 0 for all"
+    if devices % count:
+        remedy = f"{count} processes have equal shares; use a multiple, or 0 for all"
         raise InputError("parallel.devices", devices, remedy)
-    share = (devices or len(found)) // processes
-    own = [[d for d in found if d.process_index == process] for process in range(processes)]
+    share = (devices or len(found)) // count
+    own = [[d for d in found if d.process_index == process] for process in range(count)]
     return Mesh(np.array([device for some in own for device in some[:share]]), (AXIS,))
-
-
-def _make_virtual(devices: int) -> None:
-    """Has JAX make so many virtual devices of a CPU, if it has made none yet."""
-    if 1 < devices <= MOST_VIRTUAL and jax.config.jax_num_cpu_devices < devices:
-        with contextlib.suppress(RuntimeError):  # JAX has made its devices already
-            # Without effect where an accelerator is the default backend.
-            jax.config.update("jax_num_cpu_devices", devices)
 
 
 def one_device() -> Mesh:
@@ -188,7 +71,7 @@ def own_rows(count: int) -> slice:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """The arrays of ``tree``, whole on every device; in every process they are the same."""
     whole = NamedSharding(mesh, PartitionSpec())
-    if alone():
+    if processes.alone():
         return jax.device_put(tree, whole)
     return jax.tree.map(lambda a: _everywhere(a, whole), tree)
 
@@ -209,7 +92,7 @@ def shard(tree: Any, mesh: Mesh) -> Any:
       mesh: of the devices.
     """
     cut = NamedSharding(mesh, PartitionSpec(AXIS))
-    if alone():
+    if processes.alone():
         return jax.device_put(tree, cut)
     return jax.tree.map(lambda a: jax.make_array_from_process_local_data(cut, a), tree)
 

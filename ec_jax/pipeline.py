@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ec_jax import checkpoint, digests, imported, methods, parallel, records, rng
+from ec_jax import checkpoint, digests, imported, methods, parallel, processes, records, rng
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
 from ec_jax.checkpoint import Checkpoints
@@ -111,27 +111,25 @@ class Experiment:
         """Runs the stages that are asked for and not done.
 
         Raises:
-          InputError: another run is in the workdir, or its records or what it began with are
-            others now.
+          InputError: another run is in the workdir, or what this one began with is another now.
           TrainingError: training could not go on.
         """
         with contextlib.ExitStack() as held:
-            if parallel.primary():
-                held.enter_context(workdir_lib.locked(self.workdir))
-            parallel.wait("workdir")
+            lock, where = workdir_lib.locked(self.workdir), str(self.workdir)
+            processes.first_alone(lambda: held.enter_context(lock), "workdir", where)
             workdir_lib.write_resolved(self.config, self.workdir)
             self._records = Records(self.workdir, self._about)
             with self._records.watch(records.config_digest(config_lib.resolved(self.config))):
                 self._write_normalization()
                 for stage in self.stages:
                     self._run(stage)
-                    parallel.wait(stage)  # what one of them has written the others read
+                    processes.wait(stage)  # what one of them has written the others read
 
     def _run(self, stage: str) -> None:
         if stage == "evaluate":
             self._evaluate()
         elif stage == "report":
-            if parallel.primary():
+            if processes.primary():
                 files.write(self.workdir, config_lib.resolved(self.config), self._records)
         elif path := self._brought(stage):
             found = checkpoint.find_model(path, f"{stage}.checkpoint")
@@ -174,7 +172,7 @@ class Experiment:
     def _mend(self, stage: str) -> None:
         """Sets damaged checkpoints of a stage aside, and says so."""
         folder = self.workdir / "checkpoints" / stage
-        for found in parallel.by_first(lambda: checkpoint.mend(folder), "mend"):
+        for found in checkpoint.mend(folder):
             left = checkpoint.latest_step(folder)
             following = "none before it: from the start" if left is None else f"on from step {left}"
             self._records.add("fault", stage=stage, **found)
@@ -346,9 +344,9 @@ class Experiment:
 
     def _evaluate(self) -> None:
         target = self.workdir / "metrics.json"
-        if parallel.any_process(target.exists()):
+        if processes.any_process(target.exists()):
             print("evaluate: done", flush=True)
-            self._records.note("evaluate", False, sha256=digests.of_file(target))
+            self._note_metrics(target, made=False)
             return
         for name in MEASURED:
             self._note_model(MODELS[name])
@@ -371,8 +369,11 @@ class Experiment:
         workdir_lib.write_json(
             target, {"schema": SCHEMA, "scenario": scenario, "models": models, "cost": cost}
         )
-        parallel.wait("metrics")
-        self._records.note("evaluate", True, sha256=digests.of_file(target))
+        self._note_metrics(target, made=True)
+
+    def _note_metrics(self, path: Path, made: bool) -> None:
+        if workdir_lib.writes():  # another process need not see the file yet
+            self._records.note("evaluate", made, sha256=digests.of_file(path))
 
     def _doubt(self, kept: float | None) -> None:
         """Tells of an original that was brought along and knows nothing of the classes."""

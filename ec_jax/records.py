@@ -62,7 +62,8 @@ class Records:
         except BaseException as error:
             if self._begun:
                 with contextlib.suppress(OSError):  # the first error is the one to see
-                    stage, reason = self.events[-1].get("stage"), f"{type(error).__name__}: {error}"
+                    stage = (self.events or [{}])[-1].get("stage")
+                    reason = f"{type(error).__name__}: {error}"
                     self.add("fault", stage=stage, reason=reason)
             raise
         if self._begun:
@@ -92,12 +93,16 @@ class Records:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         found = {"time": now, "event": event, **facts, "previous": self._last}
         line = json.dumps(found).encode()
-        with self._path.open("ab") as file:
-            file.write(line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.events.append(found)
-        self._last = _digest(line)
+        try:
+            with self._path.open("ab") as file:
+                file.write(line + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self.events.append(found)
+            self._last = _digest(line)
+        except BaseException:  # how much of it was written, the file says
+            self.events, self._last, self._torn = _read(self._path)
+            raise
 
     def last(self, event: str, stage: str | None = None) -> dict[str, Any] | None:
         """The newest event of a kind, of any stage or of one."""
@@ -152,7 +157,10 @@ def _record(line: bytes) -> dict[str, Any]:
     Raises:
       ValueError: the line is none.
     """
-    found = json.loads(line)
+    try:
+        found = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(found, dict) or not isinstance(found.get("event"), str):
         raise ValueError("no record")
     if not {"time", "previous"} <= found.keys() or not isinstance(found.get("data", {}), dict):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ec_jax import data_config, parallel, rules
+from ec_jax import data_config, parallel, processes, rules
 from ec_jax.data import augment, groups, sources, splits
 from ec_jax.data.pictures import Pictures
 from ec_jax.errors import InputError
@@ -94,7 +94,7 @@ class Scenario:
             resize=data.resize,
             damaged=data.damaged,
         )
-        found = parallel.by_first(read, "data")  # who prepares it, where it is not prepared
+        found = processes.by_first(read, "data")  # who prepares it, where it is not prepared
         if data.validation:
             found = splits.hold_out(found, data.validation)
         return groups.grouped(found, *self._groups) if self._groups else found

@@ -25,8 +25,9 @@ class _Handler:
     asked = deferred = False
 
     def __call__(self, *_: object) -> None:
-        self.asked = True
-        if not self.deferred:
+        # Schedulers and parents may each send one: a second must not disturb what the first began.
+        again, self.asked = self.asked, True
+        if not again and not self.deferred:
             raise Terminated
 
 

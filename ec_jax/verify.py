@@ -3,7 +3,6 @@
 Every check is a line; what each of them proves and what not stands in docs/audit.md.
 """
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import Any
 from ec_jax import config as config_lib
 from ec_jax import digests, records
 from ec_jax.command import Parser
-from ec_jax.errors import InputError
+from ec_jax.errors import InputError, printable
+from ec_jax.workdir import read_json
 
 DIFFERS = 1
 OK, BAD, OPEN = "verified", "DIFFERS", "not checked"
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     found = []
     for check in checks(workdir):
         found.append(check[0])
-        print(": ".join(part for part in check if part), flush=True)
+        print(printable(": ".join(part for part in check if part)), flush=True)
     bad, left = found.count(BAD), found.count(OPEN)
     verdict = f"{bad} of {len(found)} checks found a difference" if bad else "verified"
     print(f"\nVerdict: {verdict}" + (f" ({left} could not be made)" if left else ""), flush=True)
@@ -85,7 +85,9 @@ def _file(workdir: Path, name: str, end: Mapping[str, Any]) -> Check:
 def _checkpoint(workdir: Path, stage: str, end: Mapping[str, Any]) -> Check:
     name = str(end.get("path"))
     step = workdir / name
-    if not digests.sealed(step):
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        wrong = "lies outside the folder"
+    elif not digests.sealed(step):
         wrong = f"has no {digests.SEAL}" if step.is_dir() else "is not there"
     elif digests.of_file(step / digests.SEAL) != end.get("sha256"):
         wrong = "is not the checkpoint that the stage left"
@@ -111,10 +113,10 @@ def _brought(workdir: Path, stage: str, end: Mapping[str, Any]) -> Check:
 def _config(workdir: Path, events: Sequence[Mapping[str, Any]]) -> Check:
     began = records.last(events, "start") or {}
     try:
-        found = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        found = read_json(workdir / "config.json")
         same = records.config_digest(found) == began.get("config")
     except (OSError, ValueError, AttributeError) as error:
-        return BAD, "config.json", f"cannot be read ({type(error).__name__})"
+        return BAD, "config.json", f"cannot be read ({error})"
     return _result("config.json", "" if same else "is not the config of the last start")
 
 
@@ -122,8 +124,8 @@ def _certificate(workdir: Path, events: Sequence[Mapping[str, Any]]) -> Check:
     """Whether it says what the events say."""
     what = f"{records.CERTIFICATE} against {records.EVENTS}"
     try:
-        found = json.loads((workdir / records.CERTIFICATE).read_text(encoding="utf-8"))
-        scenario = json.loads((workdir / "metrics.json").read_text(encoding="utf-8"))["scenario"]
+        found = read_json(workdir / records.CERTIFICATE)
+        scenario = read_json(workdir / "metrics.json")["scenario"]
         until = events[: found["events"]["lines"]]
         same = records.certificate(until, scenario, found["verdict"]) == found
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -153,7 +155,7 @@ def _scenario(workdir: Path) -> Any:
     """What the config of a run says of data and forget set, on whatever devices there are."""
     from ec_jax.scenario import Scenario
 
-    found = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    found = read_json(workdir / "config.json")
     if found["data"]["name"] == "own":
         raise InputError("data", "own", "the arrays were given by a program, which has them")
     config = config_lib.defaults().unlock()

@@ -16,7 +16,8 @@ def run(work: Callable[[], NoReturn]) -> int:
     """Forks, does the work in the child and waits for it; signals to end are passed on.
 
     Args:
-      work: ends the process. It must not have begun when threads were started.
+      work: ends the process. Threads do not go over into the child; here there may be the one
+        that waits for SIGTERM (``termination``), which the child starts anew.
 
     Returns:
       The child's exit status; of one that was killed, minus the signal. In the parent alone.
@@ -32,16 +33,20 @@ def run(work: Callable[[], NoReturn]) -> int:
         threading.Thread(target=_end_with_parent, args=(reading,), daemon=True).start()
         work()
     os.close(reading)
+    sent: list[int] = []
+
+    def send(number: int, _: object) -> None:
+        sent.append(number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(child, number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: _send(child, number))
+        signal.signal(number, send)
     _, status = os.waitpid(child, 0)
     os.close(writing)
-    return os.waitstatus_to_exitcode(status)
-
-
-def _send(child: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-        os.kill(child, number)
+    code = os.waitstatus_to_exitcode(status)
+    # Told to end, it may have missed the first process, which was told so too and was faster.
+    return -sent[0] if sent and code == -signal.SIGABRT else code
 
 
 def _end_with_parent(reading: int) -> None:

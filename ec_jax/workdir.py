@@ -195,7 +195,8 @@ def _refuse_other(path: Path, file: int) -> None:
     try:
         found = json.loads(os.pread(file, 2**16, 0))
         host, pid = str(found["host"]), int(found["pid"])
-    except (ValueError, KeyError, TypeError):  # its owner was killed, or is just writing it
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        # Its owner was killed, or is just writing it.
         host, pid = socket.gethostname(), 0
     if not known and host == socket.gethostname():
         alive = pid > 0 and _started(pid) is not None and _started(pid) == found["process_started"]
@@ -268,10 +269,22 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     part = _part(path)
     try:
         write(part)
+        _keep(part)  # or a power cut could leave the name without the contents
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     os.replace(part, path)
+    _keep(path.parent)
+
+
+def _keep(path: Path) -> None:
+    """Has a file, or the names in a folder, on the disk before it returns."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not of every file system
+            os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _part(path: Path) -> Path:

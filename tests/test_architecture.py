@@ -13,6 +13,7 @@ PACKAGE = ROOT / "ec_jax"
 # A module may import those of its own layer and of the layers before it.
 LAYERS = [
     {"errors", "rng", "registry", "rules", "recipes", "termination", "watched"},
+    {"processes"},
     {"parallel"},
     {"data", "models", "losses", "kernels"},
     {"methods"},

@@ -243,6 +243,7 @@ REFUSED = [
     ("evaluation.features", "flat", "one of gap, map"),
     ("parallel.map", "vmap", "did you mean 'pmap'?"),
     ("parallel.coordinator", "node0", "give HOST:PORT of the first process, auto where"),
+    ("parallel.coordinator", "node0:99999", "give HOST:PORT of the first process, auto where"),
     ("parallel.processes", 2, "is for parallel.coordinator=HOST:PORT"),
     ("parallel.process", 1, "with parallel.processes=1 they are 0 to 0"),
     *((f"{o}.name", "sdg", "did you mean 'sgd'?") for o in OPTIMIZERS),

@@ -155,7 +155,44 @@ def test_the_command_says_what_differs_by_its_exit_status(workdir):
     assert done.returncode == 1
     assert done.stderr == ""
     assert "verified: events.jsonl, 4 lines\n" in done.stdout
-    assert "DIFFERS: config.json: cannot be read (FileNotFoundError)" in done.stdout
+    assert "DIFFERS: config.json: cannot be read (No such file or directory)" in done.stdout
     assert "DIFFERS: original, None: is not there" in done.stdout
     assert done.stdout.endswith("checks found a difference (2 could not be made)\n")
     assert json.loads((workdir / records.EVENTS).read_text().splitlines()[0])["event"] == "start"
+
+
+def test_an_interruption_amid_a_line_leaves_the_chain_whole(workdir, monkeypatch):
+    kept = opened(workdir)
+
+    def interrupted(_):
+        monkeypatch.undo()
+        raise KeyboardInterrupt  # the line is written, and not yet noted
+
+    def work():
+        with kept.watch():
+            kept.add("stage start", stage="oracle")
+            monkeypatch.setattr(records.os, "fsync", interrupted)
+            kept.add("resume", stage="oracle")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert names(workdir)[-3:] == ["stage start", "resume", "fault"]
+    assert records.chain(workdir / records.EVENTS)[1] == ""
+
+
+def test_a_full_disk_at_the_first_line_is_what_is_told(tmp_path):
+    (tmp_path / records.EVENTS).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"), opened(tmp_path).watch():
+        opened(tmp_path).add("stage start", stage="original")
+    kept = opened(tmp_path)
+    with pytest.raises(OSError, match="No space left"), kept.watch():
+        kept.add("stage start", stage="original")
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"a":' * 100_000])
+def test_lines_that_nest_without_end_are_no_records(line, workdir):
+    with (workdir / records.EVENTS).open("a") as file:
+        file.write(line + "\n")
+    assert "line 5 is no record" in records.chain(workdir / records.EVENTS)[1]
+    with pytest.raises(InputError, match=r"line 5 of events\.jsonl is no record"):
+        opened(workdir)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ec_jax import parallel
+from ec_jax import parallel, processes
 from ec_jax.data import augment
 from ec_jax.evaluation import details, suite, transfer
 from ec_jax.evaluation.features import Features, Forward, Subject, extract
@@ -115,7 +115,7 @@ def as_network(tree: Variables) -> Variables:
 def _bound(forward: Any, variables: Variables, mesh: jax.sharding.Mesh) -> Any:
     def bound(images: Any) -> Any:
         found = forward(variables, parallel.shard(images, mesh))
-        return found if parallel.alone() else parallel.here(found)
+        return found if processes.alone() else parallel.here(found)
 
     return bound
 
@@ -134,7 +134,7 @@ def make_forward(scenario: Scenario) -> Any:
         )
 
     # Of several processes each gets all of it: every one of them has the features of all images.
-    return jax.jit(forward) if parallel.alone() else parallel.whole_result(forward, scenario.mesh)
+    return jax.jit(forward) if processes.alone() else parallel.whole_result(forward, scenario.mesh)
 
 
 def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Subject]:

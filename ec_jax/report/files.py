@@ -1,5 +1,6 @@
 """The files of the stage ``report``: page, table, plot, and the certificate of the records."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from ec_jax import digests, records
 from ec_jax.records import Records
 from ec_jax.report import html, plots, table
-from ec_jax.workdir import write_json, write_whole
+from ec_jax.workdir import read_json, write_json, write_whole
 
 
 def write(workdir: Path, config: Mapping[str, Any], kept: Records) -> None:
@@ -42,9 +43,11 @@ def _certify(workdir: Path, metrics: Mapping[str, Any], kept: Records) -> dict[s
     path = workdir / records.CERTIFICATE
     found = certificate(metrics, kept.events)
     if path.is_file():
-        old = json.loads(path.read_text())
-        if all(old.get(name) == found[name] for name in records.TOLD):
-            return old
+        with contextlib.suppress(ValueError):  # a damaged one is made anew
+            old = read_json(path)
+            if all(old.get(name) == found[name] for name in records.TOLD):
+                kept.note("report", False, sha256=digests.of_file(path))
+                return old
     kept.add("stage start", stage="report")
     found = certificate(metrics, kept.events)
     (workdir / "report.html").unlink(missing_ok=True)  # it shows the old one

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ec_jax import parallel, termination
+from ec_jax import processes, termination
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.errors import TrainingError
 from ec_jax.training.progress import Progress
@@ -104,9 +104,9 @@ def train(
 
 def _ends(look: bool) -> bool:
     """SIGTERM came to one of the processes, which all end at the same step: when they look."""
-    if parallel.alone():
+    if processes.alone():
         return termination.asked()
-    return look and parallel.any_process(termination.asked())
+    return look and processes.any_process(termination.asked())
 
 
 def _look(name: str, unseen: dict, min_spread: float, remedy: str) -> tuple[dict[str, float], int]:

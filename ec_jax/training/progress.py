@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tqdm
 
-from ec_jax import parallel
+from ec_jax import processes
 
 
 class Progress:
@@ -19,9 +19,9 @@ class Progress:
     def __init__(self, name: str, start: int, steps: int, folder: Path):
         """``folder`` takes the event files; scalars after ``start`` replace older ones."""
         self._name, self._steps, self._events = name, steps, None
-        seen = sys.stderr.isatty() and parallel.primary()
+        seen = sys.stderr.isatty() and processes.primary()
         self._bar = tqdm.tqdm(desc=name, total=steps, initial=start, unit="step", disable=not seen)
-        if not parallel.primary():
+        if not processes.primary():
             return
         # Imported by trainings alone: where PyTorch is installed, tensorboardX imports it.
         from tensorboardX.event_file_writer import EventsWriter

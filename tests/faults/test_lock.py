@@ -146,3 +146,10 @@ def test_a_lock_goes_with_a_moved_workdir_and_blocks_no_one(holder, tmp_path):
     moved = Path(shutil.move(workdir, tmp_path / "moved"))
     with locked(moved):
         pass
+
+
+@pytest.mark.parametrize("text", ['{"host": "x", "pid": Infinity}', "[" * 60_000, "3", ""])
+def test_what_no_run_has_written_does_not_block(text, tmp_path):
+    (tmp_path / LOCK).write_text(text)
+    with locked(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()

@@ -58,6 +58,13 @@ except termination.Terminated:
 AT_ONCE = "soon(); time.sleep(60)"
 # Python acts on no signal while it hashes.
 AT_WORK = "soon(); hashlib.pbkdf2_hmac('sha1', b'', b'', 2**31 - 1)"
+TWICE = """try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        print("cleaned")"""
 DEFERRED = """with termination.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         print("asked:", termination.asked())"""
@@ -68,9 +75,10 @@ DEFERRED = """with termination.deferred():
     [
         (AT_ONCE, 7, ["terminated"]),
         (AT_WORK, termination.STATUS, []),
+        (TWICE, 7, ["cleaned", "terminated"]),
         (DEFERRED, 7, ["asked: True", "terminated"]),
     ],
-    ids=["at once", "when the time is up", "deferred"],
+    ids=["at once", "when the time is up", "twice", "deferred"],
 )
 def test_a_process_is_terminated(work, status, says):
     run = [sys.executable, "-c", PROGRAM.format(work)]

@@ -1,0 +1,169 @@
+"""The processes of a run: how they join, wait for one another, and end together.
+
+Each holds some of the devices (``parallel``) and runs the same program on them. The first one alone
+speaks and writes.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ec_jax import termination
+from ec_jax.errors import MISSED, InputError, TrainingError
+
+MOST_VIRTUAL = 64  # devices that one CPU is asked to play; more only grow slower
+FROM_CLUSTER = "auto"  # of ``join``: the environment says where the others are
+_WAIT = 300  # seconds for the others to start
+# Seconds after which a process that says nothing counts as lost. What it was computing with the
+# others fails sooner; this is for those that it left waiting.
+_SILENCE = 40
+
+
+def join(coordinator: str, processes: int, process: int, devices: int = 0) -> None:
+    """Joins this process to the others of its run, before JAX makes its devices.
+
+    Args:
+      coordinator: HOST:PORT of the first process; ``auto``: a TPU pod, Slurm, MPI or Kubernetes
+        says all of it. Empty: this process is alone, and nothing is done.
+      processes: how many, where the coordinator is named.
+      process: which of them this one is, from 0.
+      devices: of the mesh to be, as for ``make_mesh``.
+
+    Raises:
+      InputError: nothing says where the others are, or they did not come.
+    """
+    if not coordinator:
+        return
+    make_virtual(devices // processes if processes else devices)
+    # What is done at SIGTERM is this program's own matter (``ec_jax/termination.py``).
+    jax.config.update("jax_enable_preemption_service", False)
+    named = (coordinator, processes, process) if coordinator != FROM_CLUSTER else ()
+    try:
+        jax.distributed.initialize(
+            *named,
+            initialization_timeout=_WAIT,
+            heartbeat_timeout_seconds=_SILENCE,
+            shutdown_timeout_seconds=_SILENCE,
+        )
+    except (RuntimeError, ValueError) as error:
+        remedy = (
+            f"the other processes cannot be joined ({str(error).splitlines()[0]}); "
+            "give HOST:PORT of the first process with parallel.processes and parallel.process"
+        )
+        raise InputError("parallel.coordinator", coordinator, remedy) from error
+
+
+# Of errors that name what processes do together; JAX and orbax have no class for them.
+_AMONG_PROCESSES = (
+    *("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "sync_global_devices", "oordination service"),
+    *("Connection closed by peer", "Connection reset by peer", "NCCL", "heartbeat"),
+)
+
+
+def misses_another(error: BaseException) -> bool:
+    """The error is that another process of the run is gone, or is not where this one is.
+
+    It is no word on the data or the file that was being worked on.
+    """
+    if alone() or isinstance(error, InputError):
+        return False
+    return any(word in str(error) for word in _AMONG_PROCESSES)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Within, what the others are missed for is a ``TrainingError``; the first one alone speaks.
+
+    Raises:
+      TrainingError: another process ended, or cannot be reached.
+    """
+    if not primary():  # what libraries say beside Python, too
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    try:
+        yield
+    except Exception as error:
+        if not misses_another(error):
+            raise
+        reason = str(error).splitlines()[0][:200]
+        this = f"process {jax.process_index()} of {jax.process_count()}"
+        raise TrainingError(f"{this}: {MISSED} ({reason})") from error
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process: when the others do where all end together, else at once."""
+    if status in (0, termination.STATUS):
+        with contextlib.suppress(Exception):  # one of the others was faster
+            jax.distributed.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def primary() -> bool:
+    """This is the process that speaks and writes."""
+    return jax.process_index() == 0
+
+
+def alone() -> bool:
+    """There is no other process."""
+    return jax.process_count() == 1
+
+
+def wait(name: str) -> None:
+    """Returns when all processes are at this place of the program, ``name``."""
+    if not alone():
+        multihost_utils.sync_global_devices(name)
+
+
+def any_process(said: bool) -> bool:
+    """At least one process says so; all must ask at the same place of the program."""
+    if alone():
+        return said
+    return bool(multihost_utils.process_allgather(np.array(said)).any())
+
+
+def by_first(make: Callable[[], Any], name: str) -> Any:
+    """What ``make`` returns, made by the first process before the others.
+
+    For what leaves files that the others then find, such as a data set that is unpacked.
+    """
+    if alone():
+        return make()
+    if not primary():
+        wait(name)
+        return make()
+    try:
+        return make()
+    finally:
+        wait(name)
+
+
+def first_alone(make: Callable[[], Any], field: str, value: str) -> None:
+    """Has the first process alone do something; what it refuses the others refuse, too.
+
+    Raises:
+      InputError: its own, or one that names the field and the value.
+    """
+    refused = None
+    if primary():
+        try:
+            make()
+        except InputError as error:
+            refused = error
+    if any_process(refused is not None):
+        raise refused or InputError(field, value, "the first process refuses it, and says why")
+
+
+def make_virtual(devices: int) -> None:
+    """Has JAX make so many virtual devices of a CPU, if it has made none yet."""
+    if 1 < devices <= MOST_VIRTUAL and jax.config.jax_num_cpu_devices < devices:
+        with contextlib.suppress(RuntimeError):  # JAX has made its devices already
+            # Without effect where an accelerator is the default backend.
+            jax.config.update("jax_num_cpu_devices", devices)
