@@ -59,7 +59,7 @@ RANGES = {
     "data.eval_batch_size": COUNT,
     "forget.seed": COUNT_OR_0,
     "model.depth": (1, 1000, True, True, True),
-    "model.width": COUNT,
+    "model.width": (1, 16384, True, True, True),
     "model.patch": COUNT,
     "original.epochs": POSITIVE,
     "modules.epochs": NOT_NEGATIVE,
