@@ -14,7 +14,7 @@ from typing import Any
 from ec_jax import checkpoint
 from ec_jax import config as config_lib
 from ec_jax import workdir as workdir_lib
-from ec_jax.errors import TrainingError
+from ec_jax.errors import InputError, TrainingError
 from ec_jax.evaluation import measure
 from ec_jax.pipeline import BROUGHT, Experiment, checked
 
@@ -81,9 +81,9 @@ class Cells:
           The contents of its ``metrics.json``; where training could not go on, {"failed": why}.
         """
         result, failure = cell / "metrics.json", cell / "failed.json"
-        for path in (result, failure):
+        for path, field, kind in ((result, "scenario", dict), (failure, "failed", str)):
             if path.is_file():
-                return json.loads(path.read_text())
+                return kept(path, field, kind)
         references = self._references(config)
         known, seen = self._measured(config, references)
         starts = self._starts(config, references) if _uses_starts(config) else None
@@ -144,8 +144,29 @@ class Cells:
             if not path.is_file():
                 numbers, _ = measure.measure(experiment.scenario, models, seen=seen)
                 workdir_lib.write_json(path, numbers)
-            self._last = path, json.loads(path.read_text()), seen
+            self._last = path, kept(path), seen
         return self._last[1:]
+
+
+def kept(path: Path, field: str | None = None, kind: type = object) -> dict[str, Any]:
+    """What an earlier run left in a file.
+
+    Args:
+      path: of the file, of JSON.
+      field: it must have.
+      kind: of that field.
+
+    Raises:
+      InputError: the file is damaged.
+    """
+    try:
+        found = workdir_lib.read_json(path)
+        if field and not isinstance(found.get(field), kind):
+            raise ValueError(f"it has no {field}")
+    except ValueError as error:
+        remedy = f"is damaged ({error}); delete it and give the same command again"
+        raise InputError("workdir", str(path), remedy) from error
+    return found
 
 
 def _measured_file(config: Any, references: Path) -> Path:

@@ -5,8 +5,10 @@
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import logging
@@ -55,6 +57,13 @@ def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> Non
         end(130, interrupted)
     except termination.Terminated:
         end(termination.STATUS, interrupted.replace("interrupted", "terminated"))
+
+
+def environment() -> dict[str, str]:
+    """That of a child that is to find these modules from whatever folder it is started."""
+    here = str(Path(__file__).resolve().parent.parent)
+    there = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{there}" if there else here}
 
 
 class Parser(argparse.ArgumentParser):

@@ -175,6 +175,8 @@ def _check(
             raise InputError(f"--{name}", value, "give it after --config=FILE, which it changes")
         field = name.removeprefix("config.")
         several = field in listed and "," in (value or "")
+        if several and names.count(name) > 1:
+            raise InputError(field, value, "given twice; give all its values at once, with commas")
         values = value.split(",") if several else [value]
         for one in values:
             _check_override(field, one, defaults)

@@ -114,13 +114,15 @@ def _plan(cells: Any, grid: dict[tuple[str, int], Any], workdir: Path) -> dict[s
       which training could not go on; ``cells``: the others, each with ``row``, ``seed``, ``shared``
       (the name of what it starts from) and ``ready``: that is trained.
     """
+    from ec_jax.cells import kept
+
     failed, missing, count = {}, [], 0
     for (row, seed), config in grid.items():
         failure = _cell(workdir, row, seed) / "failed.json"
         if _result(workdir, row, seed).exists():
             count += 1
         elif failure.exists():
-            failed[f"{row}-seed{seed}"] = json.loads(failure.read_text())["failed"]
+            failed[f"{row}-seed{seed}"] = kept(failure, "failed", str)["failed"]
         else:
             about = {"shared": cells.references_name(config), "ready": cells.is_shared(config)}
             missing.append({"row": row, "seed": seed} | about)

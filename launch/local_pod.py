@@ -51,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
                 f"--config.parallel.processes={asked.processes}",
                 f"--config.parallel.process={process}",
                 f"--config.parallel.devices={asked.processes * asked.devices}",
-            ]
+            ],
+            env=command.environment(),
         )
         for process in range(asked.processes)
     ]

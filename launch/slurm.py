@@ -5,7 +5,8 @@
 
 What follows ``--`` are the flags of ``ec_jax.main``; they are checked before anything is submitted.
 Several tasks are the processes of one run, which join by what Slurm tells them
-(``parallel.coordinator=auto``). Logs and the job's own files are in WORKDIR.jobs.
+(``parallel.coordinator=auto``); each takes one GPU, so a node gets as many tasks as it has GPUs
+unless --tasks-per-node says otherwise. Logs and the job's own files are in WORKDIR.jobs.
 
 Shortly before its time is up the job has the run save its step, and takes its place in the queue
 again (``--timeouts``). So it does when it is preempted; a job that is cancelled ends.
@@ -44,6 +45,8 @@ except ImportError:
 
 _EACH = 0.2  # seconds between two looks at the run
 _PAUSE = 30  # seconds after which Slurm is asked again
+_SHORTEST = 5  # minutes: submitit has the job warned 90 s before its end, and starting takes some
+_UNSUBMITTED = re.compile(r"[0-9a-f]{32}\.pkl|\.submission_file_[0-9a-f]{32}\.sh")
 _WARNED = signal.SIGUSR2  # what submitit has Slurm send before the time is up
 
 
@@ -61,9 +64,10 @@ class Job(submitit.helpers.Checkpointable):
 
     def __call__(self) -> None:
         """Runs the command; one that fails makes the job fail."""
+        lasting = self._lasting or f"slurm-{os.environ['SLURM_JOB_ID']}"
         self._process = subprocess.Popen(
             [sys.executable, *self._arguments],
-            env=os.environ | {workdir.JOB: self._lasting or f"slurm-{os.environ['SLURM_JOB_ID']}"},
+            env=command.environment() | {workdir.JOB: lasting},
             # Slurm warns every process of the job; this one would die of it.
             preexec_fn=lambda: signal.signal(_WARNED, signal.SIG_IGN),
         )
@@ -100,7 +104,7 @@ def parser(prog: str, description: str) -> command.Parser:
     """The flags that say what a job asks of Slurm."""
     found = command.Parser(prog=prog, description=description)
     found.add_argument("--nodes", type=int, default=1, help="how many machines, >= 1")
-    found.add_argument("--tasks-per-node", type=int, default=1, help="processes of each, >= 1")
+    found.add_argument("--tasks-per-node", type=int, help="processes of each; one for each GPU")
     found.add_argument("--gpus-per-node", type=int, help="GPUs of each")
     found.add_argument("--cpus-per-task", type=int, help="CPU cores of each process")
     found.add_argument("--time", type=int, default=60, help="minutes until it is queued again")
@@ -121,7 +125,7 @@ def asked(found: command.Parser, arguments: Sequence[str]) -> dict[str, Any]:
     """
     values = vars(found.parse(arguments))
     for name, value in values.items():
-        low = 0 if name in ("timeouts", "gpus_per_node") else 1
+        low = {"timeouts": 0, "gpus_per_node": 0, "time": _SHORTEST}.get(name, 1)
         if isinstance(value, int) and not isinstance(value, bool) and value < low:
             raise InputError(f"--{name.replace('_', '-')}", value, f"at least {low}")
     for setting in values["set"]:
@@ -165,15 +169,24 @@ def submit(
         return scripts._make_sbatch_string(command=line, folder=folder, **parameters)
     executor = submitit.SlurmExecutor(folder, max_num_timeout=values["timeouts"])
     executor.update_parameters(**parameters)
-    before = set(folder.iterdir()) if folder.exists() else set()
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what it raises
-            return executor.submit(Job(arguments, lasting)).job_id
-    except FailedJobError as error:
-        for left in set(folder.iterdir()) - before:
-            left.unlink()
-        said = str(error).strip() or "no reason given"
-        raise InputError("sbatch", name, f"refused: {said.splitlines()[-1]}") from error
+    # Jobs unpickle what is in there.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with workdir.locked(folder):  # what others are about to submit looks like what is left here
+        before = _unsubmitted(folder)
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what it raises
+                return executor.submit(Job(arguments, lasting)).job_id
+        except FailedJobError as error:
+            for left in _unsubmitted(folder) - before:
+                left.unlink()
+            said = str(error).strip() or "no reason given"
+            raise InputError("sbatch", name, f"refused: {said.splitlines()[-1]}") from error
+
+
+def _unsubmitted(folder: Path) -> set[Path]:
+    """submitit's files of jobs that have no number yet; it leaves a link in a script's place."""
+    found = {path for path in folder.iterdir() if _UNSUBMITTED.fullmatch(path.name)}
+    return {path for path in found if not path.is_symlink()}
 
 
 def _parameters(name: str, values: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +201,7 @@ def _parameters(name: str, values: dict[str, Any]) -> dict[str, Any]:
         # One task's end must not end the first one, which queues the job again.
         "srun_args": ["--kill-on-bad-exit=0"],
         # Modules are found from whatever folder the job is submitted.
-        "setup": [f"export PYTHONPATH={shlex.quote(str(HERE))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "setup": [f"export PYTHONPATH={shlex.quote(command.environment()['PYTHONPATH'])}"],
         "additional_parameters": {
             "requeue": True,  # also after preemption
             **dict(setting.split("=", 1) for setting in values["set"]),
@@ -210,6 +223,7 @@ def main(arguments: Sequence[str]) -> None:
     """Submits the run that the arguments describe."""
     split = list(arguments).index("--") if "--" in arguments else len(arguments)
     values = asked(parser("launch/slurm.py", __doc__), arguments[:split])
+    values["tasks_per_node"] = values["tasks_per_node"] or values["gpus_per_node"] or 1
     if not values["dry_run"]:
         check_there()
     flags = list(arguments[split + 1 :])

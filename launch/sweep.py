@@ -21,6 +21,7 @@ Exit status: 0 all cells have numbers, 2 input that cannot be used, 3 some have 
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -34,7 +35,7 @@ HERE = Path(__file__).resolve().parent.parent
 sys.path.append(str(HERE))
 
 from ec_jax import command, workdir  # noqa: E402
-from ec_jax.errors import InputError, TrainingError  # noqa: E402
+from ec_jax.errors import InputError, TrainingError, printable  # noqa: E402
 
 ON = ("local", "slurm", "tpu_pod")
 MODULE = "ec_jax.sweep"
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str]) -> None:
     if not flags:
         remedy = f"give flags of {MODULE} after --, e.g. -- --config=configs/digits.py"
         raise InputError("--", None, remedy)
-    if there := [flag for flag in flags if flag.lstrip("-").startswith("only")]:
+    if {"--help", "-help", "--helpshort", "--helpfull"} & set(flags):
+        sys.exit(subprocess.run(_command(flags, []), env=command.environment()).returncode)
+    if there := [flag for flag in flags if re.match("--?only(=|$)", flag)]:
         raise InputError("--only", there[0], "is for the jobs of this command; leave it out")
     if asked["on"] == "local" and asked["with"]:
         raise InputError(
@@ -73,15 +76,16 @@ def main(arguments: Sequence[str]) -> None:
     plan = _plan(flags)
     folder = Path(plan["workdir"])
     logs = folder.with_name(f"{folder.name}.jobs")
-    logs.mkdir(parents=True, exist_ok=True)
-    if shared := _shared(plan):
-        run(shared, logs)
-        plan = _plan(flags)
-    # Cells whose start is missing would all train it at once, into one folder.
-    if cells := _cells(plan):
-        run(cells, logs)
-        plan = _plan(flags)
-    _finish(plan, folder, logs)
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)  # submitit's jobs unpickle what is in there
+    with workdir.locked(logs):  # two of the same command would start the same jobs
+        if shared := _shared(plan):
+            run(shared, logs)
+            plan = _plan(flags)
+        # Cells whose start is missing would all train it at once, into one folder.
+        if cells := _cells(plan):
+            run(cells, logs)
+            plan = _plan(flags)
+        _finish(plan, folder, logs)
 
 
 def _plan(flags: Sequence[str]) -> dict[str, Any]:
@@ -89,7 +93,12 @@ def _plan(flags: Sequence[str]) -> dict[str, Any]:
 
     In a process of its own, as JAX keeps the accelerators of a process that asks for them.
     """
-    done = subprocess.run(_command(flags, ["--only=plan"]), stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        _command(flags, ["--only=plan"]),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=command.environment(),
+    )
     if done.returncode:
         sys.exit(done.returncode)
     return json.loads(done.stdout.splitlines()[-1])
@@ -122,12 +131,12 @@ def _cells(plan: dict[str, Any]) -> Jobs:
 def _finish(plan: dict[str, Any], folder: Path, logs: Path) -> None:
     """Puts the cells that have numbers side by side, and tells of the others."""
     for cell, why in plan["failed"].items():
-        print(f"{cell}: {why}", flush=True)
+        print(f"{cell}: {printable(why)}", flush=True)
     if plan["results"]:
         results = sorted(map(str, (folder / "results").glob("*.json")))
         to = f"--out={folder / 'compare'}"
         compare = [sys.executable, "-m", "ec_jax.compare", "--by-scenario", to, *results]
-        if status := subprocess.run(compare).returncode:
+        if status := subprocess.run(compare, env=command.environment()).returncode:
             sys.exit(status)
     missing = [*plan["failed"], *(f"{c['row']}-seed{c['seed']}" for c in plan["cells"])]
     if missing:
@@ -140,7 +149,7 @@ def _finish(plan: dict[str, Any], folder: Path, logs: Path) -> None:
 
 def _on_local(asked: dict[str, Any], flags: Sequence[str]) -> Run:
     def run(jobs: Jobs, logs: Path) -> None:
-        _at_once(jobs, asked["jobs"], lambda more, slot: _command(flags, more), logs)
+        _at_once(jobs, asked["jobs"], lambda more, slot: _command(flags, more), logs, {})
 
     return run
 
@@ -167,13 +176,24 @@ def _on_tpu_pod(asked: dict[str, Any], flags: Sequence[str]) -> Run:
         asked_of_it = [f"{names[0]}-{slot}", *others, f"--module={MODULE}"]
         return ["bash", script, *asked_of_it, "--", *flags, *more]
 
-    return lambda jobs, logs: _at_once(jobs, asked["jobs"], pod, logs)
+    def run(jobs: Jobs, logs: Path) -> None:
+        lasting = {name: _lasting(name, logs) for name in jobs}
+        _at_once(jobs, asked["jobs"], pod, logs, lasting)
+
+    return run
 
 
 def _at_once(
-    jobs: Jobs, slots: int, command_of: Callable[[list[str], int], list[str]], logs: Path
+    jobs: Jobs,
+    slots: int,
+    command_of: Callable[[list[str], int], list[str]],
+    logs: Path,
+    lasting: dict[str, str],
 ) -> None:
-    """Runs jobs as processes of this machine, as many at once as there are slots."""
+    """Runs jobs as processes of this machine, as many at once as there are slots.
+
+    ``lasting`` has the names of those that run elsewhere; here a lock's host and process suffice.
+    """
     waiting, running = list(jobs.items()), {}
     try:
         while waiting or running:
@@ -181,7 +201,10 @@ def _at_once(
                 if waiting and slot not in running:
                     name, more = waiting.pop(0)
                     print(f"{name}: started", flush=True)
-                    running[slot] = name, _start(command_of(more, slot), name, logs)
+                    running[slot] = (
+                        name,
+                        _start(command_of(more, slot), logs / f"{name}.log", lasting.get(name)),
+                    )
             time.sleep(_EACH)
             for slot, (name, process) in list(running.items()):
                 if process.poll() is not None:
@@ -194,9 +217,12 @@ def _at_once(
             process.wait()
 
 
-def _start(arguments: list[str], name: str, logs: Path) -> subprocess.Popen:
-    env = os.environ | {workdir.JOB: _lasting(name, logs)}
-    with open(logs / f"{name}.log", "a") as out:
+def _start(arguments: list[str], log: Path, lasting: str | None) -> subprocess.Popen:
+    env = command.environment()
+    env.pop(workdir.JOB, None)  # that of the job that this command may be
+    if lasting:
+        env[workdir.JOB] = lasting
+    with open(log, "a") as out:
         # In a group of its own: Ctrl-C reaches this process alone, which ends the others once.
         return subprocess.Popen(arguments, stdout=out, stderr=out, env=env, process_group=0)
 
@@ -210,6 +236,7 @@ def _on_slurm(asked: dict[str, Any], flags: Sequence[str]) -> Run:
     from launch import slurm  # submitit is needed for nothing else
 
     values = slurm.asked(slurm.parser("--with", "Flags of launch/slurm.py."), _split(asked["with"]))
+    values["tasks_per_node"] = values["tasks_per_node"] or 1  # which takes all GPUs
     if values["nodes"] * values["tasks_per_node"] > 1 or values["dry_run"]:
         remedy = "a cell is one process; leave out --nodes, --tasks-per-node and --dry-run"
         raise InputError("--with", asked["with"], remedy)

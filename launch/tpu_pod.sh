@@ -16,19 +16,20 @@
 #   --project=PROJECT                     gcloud's own without it
 #   --spot                                one that may be preempted, at a lower price
 #   --setup=COMMAND                       run on every machine before the run
-#   --collect=DIR                         where the workdir is copied in the end
+#   --collect=DIR                         where the workdir is copied in the end, and before --delete
 #   --retries=N                           how often a lost TPU is made again, 10 without it
 #   --pause=SECONDS                       before it is asked what became of it, 30 without it
 #   --module=MODULE                       ec_jax.sweep runs a whole grid on a TPU of one machine
-#   --delete                              delete the TPU in the end, however it ended
+#   --delete                              delete the TPU in the end, however it ended, Ctrl-C included
 #   --dry-run                             print every command, run none
 #
-# Exit status: that of the run; 2 input that cannot be used; 1 what gcloud could not do.
+# Exit status: that of the run; 2 input that cannot be used; 1 what gcloud could not do;
+# 130 interrupted; 143 terminated.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 name='' zone='' type='' version=v2-alpha-tpuv5-lite project='' setup='' collect='' workdir=''
-retries=10 pause=30 module=ec_jax.main spot='' delete='' dry=''
+retries=10 pause=30 module=ec_jax.main spot='' delete='' dry='' taken='' collected=''
 lost=255 terminated=143 # statuses: of ssh whose machine went away, of a run that got SIGTERM
 
 fail() { # STATUS LINE
@@ -110,6 +111,7 @@ state() {
 }
 
 create() {
+  taken=yes # also by a request that is cut off
   tpu create "$name" --accelerator-type="$type" --version="$version" ${spot:+--spot}
 }
 
@@ -118,9 +120,9 @@ delete() { tpu delete "$name"; }
 # Makes the TPU unless it is there: 255 where it is not ready.
 take() { # STATE
   case $1 in
-    READY) ;;
-    '') create ;;
-    PREEMPTED | TERMINATED) delete && create ;;
+    READY) taken=yes ;;
+    '') create || return 1 ;;
+    PREEMPTED | TERMINATED) { delete && create; } || return 1 ;;
     *) return "$lost" ;;
   esac
 }
@@ -163,13 +165,28 @@ check_machines() { # a grid runs in one process
 
 collect() {
   local path=$workdir
-  [[ $collect ]] || return 0
+  [[ $collect && ! $collected ]] || return 0
+  collected=yes # or tried
   [[ $path == [/~]* ]] || path=ec_jax/$path
   run mkdir -p "$collect" && tpu scp --recurse "$name:$path" "$collect" --worker=0
 }
 
+# Keeps --delete, however the script ends: a TPU that is left costs.
+leave() {
+  local found=''
+  [[ $taken && $delete && ! $dry ]] || return 0
+  taken=''
+  trap : INT TERM # a copy that is interrupted again is given up
+  found=$(state) || found=unknown
+  if [[ $found == READY ]]; then collect || true; fi
+  trap '' INT TERM
+  if [[ $found ]] && ! delete; then
+    echo "the TPU $name may still be there, and cost; delete it by hand" >&2
+  fi
+}
+
 end() { # STATUS [LINE]
-  if [[ $delete ]]; then delete || true; fi
+  leave
   if [[ ${2-} ]]; then fail "$1" "$2"; fi
   exit "$1"
 }
@@ -184,22 +201,25 @@ main() {
   else
     exec 3>&2
     made=$(mktemp -d)
-    trap 'rm -rf "$made"' EXIT
+    trap 'leave; rm -rf "$made"' EXIT
+    trap 'exit 130' INT # else bash goes on where gcloud makes a status of its own of Ctrl-C
     archive=$made/$archive
   fi
   for ((try = 0; ; try++)); do
-    found=$(state) || exit
     status=0
-    take "$found" || status=$?
+    found=$(state) || status=$?
+    ((status)) || take "$found" || status=$?
     if ((status && try == 0)); then
-      [[ ! $found ]] || fail 2 "--name = '$name': is $found; wait until it is READY, or delete it"
-      exit "$status"
+      if ((status == lost)); then
+        fail 2 "--name = '$name': is $found; wait until it is READY, or delete it"
+      fi
+      end 1
     fi
     if ((status == 0)); then
       { check_machines && bring && start; } || status=$?
       ((status)) || break
       [[ $dry ]] || sleep "$pause"
-      found=$(state) || exit
+      found=$(state) || found=unknown
       if [[ $found == READY ]] && ((status != lost && status != terminated)); then
         end "$status" "$module ended with status $status on the TPU $name"
       fi

@@ -15,8 +15,8 @@ from configs import digits
 from docs import scaling
 from ec_jax import parallel, pipeline, rng
 from ec_jax import scenario as scenario_lib
-from ec_jax.errors import InputError
-from ec_jax.preflight import chips, collectives, compiled, programs
+from ec_jax.errors import InputError, TrainingError
+from ec_jax.preflight import chips, collectives, compiled, programs, report
 from ec_jax.recipes import complete
 from ec_jax.training import prepare
 from ec_jax.training.optimizer import make_optimizer
@@ -133,6 +133,33 @@ def test_the_roofline_is_the_slowest_of_three():
 def test_what_a_refused_program_asked_for(message, needed):
     program = programs.Program("unlearn", None, (), 8, held=3)
     assert compiled._too_much(program, message)["needed"] == needed
+
+
+def test_a_compiler_that_fails_is_one_line_and_not_a_size():
+    class Lowered:
+        def lower(self, *arguments):
+            return self
+
+        def as_text(self, **dialect):
+            return ""
+
+        def compile(self):
+            raise jax.errors.JaxRuntimeError(says)
+
+    program = programs.Program("unlearn", Lowered(), (), 8, held=3)
+    says = "INTERNAL: a bug"
+    with pytest.raises(TrainingError, match="unlearn: the compiler failed: INTERNAL: a bug"):
+        compiled.compiled(program, chips.CHIPS["v5e"], 4)
+    says = "RESOURCE_EXHAUSTED: too much"
+    assert not compiled.compiled(program, chips.CHIPS["v5e"], 4)["fits"]
+
+
+def test_without_a_change_to_try_none_is_named():
+    found = {"fits": False, "programs": [{"name": "evaluate", "fits": False}]}
+    line = report._outcome(found | {"remedy": {"flags": None, "tried": []}})
+    assert line == "It does not fit: evaluate. There is no other change to try; take other chips"
+    line = report._outcome(found | {"remedy": {"flags": None, "tried": [["--a=1", "--b=2"]]}})
+    assert line == "It does not fit: evaluate. Nor does it with any of --a=1 --b=2"
 
 
 # Programs.

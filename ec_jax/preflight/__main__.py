@@ -11,7 +11,8 @@
 The programs of the stages that the config asks for are compiled by libtpu, without a TPU, for
 shapes alone: no data and no checkpoint are read. docs/scaling.md says what is assumed.
 
-Exit status: 0 it fits, 1 it does not, 2 input that cannot be used, 130 interrupted.
+Exit status: 0 it fits, 1 it does not, 2 input that cannot be used, 3 the compiler fails,
+130 interrupted, 143 terminated.
 """
 
 import importlib.util

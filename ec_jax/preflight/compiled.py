@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from ec_jax.errors import TrainingError
 from ec_jax.preflight import collectives
 from ec_jax.preflight.chips import GIB, Chip, roofline
 from ec_jax.preflight.programs import Program
@@ -33,6 +34,9 @@ def compiled(program: Program, chip: Chip, devices: int) -> dict[str, Any]:
       their gradients); and, of a program that compiles, ``flops`` and ``bytes`` of a call on one
       chip, ``collectives`` and the bytes ``sent`` for them, ``seconds`` by the roofline, and
       ``compile_seconds``.
+
+    Raises:
+      TrainingError: the compiler fails, for another reason than the program's size.
     """
     began = time.monotonic()
     found = {"name": program.name, "batch": program.batch}
@@ -42,7 +46,7 @@ def compiled(program: Program, chip: Chip, devices: int) -> dict[str, Any]:
         made = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            raise TrainingError(f"{program.name}: the compiler failed: {error}") from error
         return found | {"hbm": _too_much(program, str(error)), "fits": False}
     took = time.monotonic() - began
     hbm, costs = _hbm(program, made.memory_analysis()), made.cost_analysis()

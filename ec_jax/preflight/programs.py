@@ -19,7 +19,7 @@ from ec_jax import data_config, parallel, pipeline, rng
 from ec_jax import scenario as scenario_lib
 from ec_jax.data import splits
 from ec_jax.data.sources import Dataset
-from ec_jax.errors import InputError
+from ec_jax.errors import InputError, TrainingError
 from ec_jax.evaluation import cka, measure, suite
 from ec_jax.methods import Context, Method
 from ec_jax.models.network import Network
@@ -111,11 +111,18 @@ def _images(config: Any) -> int | None:
 
 
 def mesh(topology: str) -> Mesh:
-    """A mesh of the chips of a known topology, none of which is there."""
+    """A mesh of the chips of a known topology, none of which is there.
+
+    Raises:
+      TrainingError: the compiler cannot be asked for them.
+    """
     options = dict(chips.chip(topology).options)
     if chips.chips(topology) == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
-    found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+    except RuntimeError as error:
+        raise TrainingError(f"{topology}: the compiler cannot be asked: {error}") from error
     return Mesh(np.array(found.devices), (parallel.AXIS,))
 
 

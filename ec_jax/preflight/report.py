@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ec_jax import config as config_lib
-from ec_jax.errors import InputError
+from ec_jax.errors import InputError, TrainingError
 from ec_jax.preflight import chips, programs
 from ec_jax.preflight.compiled import compiled
 
@@ -37,6 +37,7 @@ def preflight(config: Any, topology: str, command: str = "") -> dict[str, Any]:
 
     Raises:
       InputError: as for ``programs.programs``.
+      TrainingError: the compiler fails.
     """
     kind, count = chips.chip(topology), chips.chips(topology)
     found = _compiled(config, topology)
@@ -86,7 +87,7 @@ def _remedy(config: Any, topology: str, failed: Collection[str]) -> dict[str, An
         try:
             config_lib.validate(changed.lock(), data_there=False)
             found = _compiled(changed, there, failed, f", with {' '.join(flags)}")
-        except InputError:  # say batches that these chips cannot share
+        except (InputError, TrainingError):  # say batches that these chips cannot share
             continue
         if all(p["fits"] for p in found):
             return {"flags": flags, "tried": tried}
@@ -185,4 +186,6 @@ def _outcome(found: Mapping[str, Any]) -> str:
     if flags:
         return f"It does not fit: {failed}. It would with {' '.join(flags)}"
     tried = "; ".join(" ".join(flags) for flags in found["remedy"]["tried"])
+    if not tried:
+        return f"It does not fit: {failed}. There is no other change to try; take other chips"
     return f"It does not fit: {failed}. Nor does it with any of {tried}"

@@ -1,7 +1,7 @@
 """A stand-in for Google's ``gcloud``: it records what it is asked and plays one TPU.
 
-What happens is in the file STATE beside it: the TPU's state, and, one for each run that is started,
-its exit status with the state that the TPU is in afterwards.
+What happens is in the file STATE beside it: the TPU's state; one for each run that is started, its
+exit status with the state that the TPU is in afterwards; and whether each look at it is answered.
 """
 
 import json
@@ -25,6 +25,8 @@ def main(argv):
 def play(verb, rest, state, here):
     if verb == "describe" and "--format=value(networkEndpoints.len())" in rest:
         print(state.get("machines", 1))
+    elif verb == "describe" and state.get("answers") and not state["answers"].pop(0):
+        return says("ERROR: (gcloud) network is unreachable", 1)
     elif verb == "describe" and state["is"] == "UNKNOWN":
         return says("ERROR: (gcloud) PERMISSION_DENIED: who are you?", 1)
     elif verb == "describe" and not state["is"]:

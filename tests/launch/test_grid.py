@@ -14,7 +14,10 @@ from test_tpu_pod import OK, TPU, Cloud
 
 from configs import digits
 from ec_jax import sweep
+from ec_jax.cells import Cells
 from ec_jax.errors import InputError
+from ec_jax.workdir import JOB, locked
+from launch import sweep as start
 
 SMALL = [
     "--config=configs/digits.py",
@@ -99,11 +102,13 @@ def test_a_plan_says_what_is_missing_and_a_text_with_commas_is_one_value(tmp_pat
         (["--on=slurm", "--", *GRID], "sbatch = None: is not on this machine"),
         (["--on=tpu_pod", "--", *GRID], "--with = '': give --name=NAME once"),
         (["--", *GRID, "--only=plan"], "--only = '--only=plan': is for the jobs of this command"),
+        (["--", *GRID, "--workdir=W", f"--config.{RATE}=3"], f"{RATE} = '0.01,1e30': given twice"),
+        (["--", *GRID, "--only", "plan"], "--only = '--only': is for the jobs of this command"),
         (["--", *GRID], "--workdir = None: give a folder"),
-        (["--", *GRID, "--workdir=W", f"--config.{RATE}=1,x"], f"{RATE} = 'x': give a number"),
-        (["--", *GRID, "--workdir=W", f"--config.{RATE}=1,1.0"], f"{RATE} = '1,1.0': holds a"),
+        (["--", *SMALL, "--workdir=W", f"--config.{RATE}=1,x"], f"{RATE} = 'x': give a number"),
+        (["--", *SMALL, "--workdir=W", f"--config.{RATE}=1,1.0"], f"{RATE} = '1,1.0': holds a"),
         (
-            ["--", *GRID, "--workdir=W", f"--config.{RATE}=1,-1"],
+            ["--", *SMALL, "--workdir=W", f"--config.{RATE}=1,-1"],
             f"{RATE} = -1.0: give a number > 0",
         ),
     ],
@@ -115,6 +120,61 @@ def test_mistakes_are_one_line(arguments, says):
     assert done.stderr.startswith(f"error: {says}"), done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (ROOT / "W").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"failed": 3, "scenario": 4}'])
+def test_a_damaged_file_of_a_cell_is_named(text, tmp_path):
+    for name in ("failed.json", "metrics.json"):
+        path = tmp_path / name.partition(".")[0] / name
+        path.parent.mkdir()
+        path.write_text(text)
+        cells = Cells(digits.get_config(), tmp_path / "shared")
+        with pytest.raises(InputError, match=rf"{path}.*is damaged .*; delete it"):
+            cells.run(digits.get_config(), path.parent)
+    cell = tmp_path / "cells" / "a" / "seed0"
+    cell.mkdir(parents=True)
+    (cell / "failed.json").write_text(text)
+    with pytest.raises(InputError, match=r"failed.json.*is damaged .*; delete it"):
+        sweep._plan(None, {("a", 0): None}, tmp_path)
+
+
+def test_the_help_of_the_grid_is_shown():
+    done = launch("--", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--rows" in done.stdout
+
+
+def test_any_folder_will_do(tmp_path):
+    """Its children find the modules; a folder may have a flag's name before it."""
+    flags = [f"--config={ROOT / 'configs' / 'digits.py'}", *SMALL[1:], f"--config.{RATE}=1,-1"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "launch" / "sweep.py", "--", *flags, "--workdir", "only_ec"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {RATE} = -1.0: give a number > 0")
+
+
+@pytest.mark.slow
+def test_two_of_the_same_command_do_not_run_at_once(tmp_path):
+    with locked(tmp_path / "grid.jobs"):
+        done = launch("--", *GRID, f"--workdir={tmp_path / 'grid'}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "another run is in it" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_job_of_this_machine_has_no_lasting_name(tmp_path, monkeypatch):
+    monkeypatch.setenv(JOB, "outer")
+    show = ["-c", f"import os; print(os.environ.get({JOB!r}))"]
+    for name, lasting in {"here": None, "there": "ec_jax-1"}.items():
+        log = tmp_path / name
+        assert start._start([sys.executable, *show], log, lasting).wait(timeout=60) == 0
+        assert log.read_text() == f"{lasting}\n"
 
 
 @pytest.mark.slow

@@ -52,6 +52,7 @@ def is_refused(done, says):
     ("arguments", "says"),
     [
         (["--nodes=0", "--", *SMALL], "--nodes = 0: at least 1"),
+        (["--time=4", "--", *SMALL], "--time = 4: at least 5"),
         (["--time=soon", "--", *SMALL], "--time = None: invalid int value: 'soon'"),
         (["--partitoin=a", "--", *SMALL], "--partitoin = 'a': no such flag; did you mean"),
         (["--set=account", "--", *SMALL], "--set = 'account': give a flag of sbatch"),
@@ -84,6 +85,29 @@ def test_a_dry_run_prints_what_is_asked_of_slurm(tmp_path):
     (command,) = [line for line in lines if line.startswith("srun ")]
     assert command.endswith("' --config.parallel.coordinator=auto")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_node_gets_a_task_for_each_gpu(tmp_path):
+    flags = ["--gpus-per-node=4", "--dry-run", "--", *SMALL, f"--workdir={tmp_path / 'run'}"]
+    done = launch("slurm", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --ntasks-per-node=4" in done.stdout.splitlines()
+    assert done.stdout.rstrip().endswith("--config.parallel.coordinator=auto")
+
+
+def test_a_refused_job_takes_its_own_files_alone(tmp_path):
+    folder, tools = tmp_path / "run.jobs", tmp_path / "bin"
+    tools.mkdir()
+    for name in ("srun", "squeue", "sbatch"):
+        # Meanwhile another job starts to write its log.
+        text = f"#!/bin/sh\ntouch '{folder}/7_0_log.out'\necho no such partition >&2\nexit 1\n"
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    done = launch("slurm", "--", *SMALL, f"--workdir={tmp_path / 'run'}", PATH=path)
+    is_refused(done, "sbatch = 'ec_jax-run': refused: ")
+    assert [path.name for path in folder.iterdir()] == ["7_0_log.out"]
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from cluster import until
 from command import ROOT
 
 SCRIPT = ROOT / "launch" / "tpu_pod.sh"
@@ -159,6 +161,43 @@ def test_a_run_that_fails_by_itself_is_not_tried_again(cloud, failed):
     status, _, errors = cloud.launch(*flags, **{"is": "", "runs": [[failed, "READY"]]})
     assert status == failed
     assert f"error: ec_jax.main ended with status {failed} on the TPU ec" in errors
+    # What it left is copied before it is gone.
+    end = ["describe", "collect", "delete"]
+    assert cloud.steps() == ["describe", "create", *START, "describe", *end]
+
+
+def test_a_look_that_fails_is_a_lost_try_and_the_tpu_is_deleted_in_the_end(cloud):
+    flags = [*TPU, "--delete", "--retries=1", "--", *RUN]
+    state = {"is": "", "runs": [[255, "READY"]], "answers": [True, False, False]}
+    status, _, errors = cloud.launch(*flags, **state)
+    assert status == 1
+    assert "network is unreachable" in errors
+    assert "the TPU ec was lost (status 255, state unknown); retry 1 of 1" in errors
+    assert errors.splitlines()[-1].startswith("error: the TPU ec was lost 2 times")
+    assert cloud.steps() == ["describe", "create", *START, *["describe"] * 3, "delete"]
+
+
+def test_a_delete_that_is_not_heard_is_told(cloud):
+    shim = cloud.folder / "bin" / "gcloud"
+    text = shim.read_text()
+    shim.write_text(text.replace('        assert state["is"]\n', "        return 1\n"))
+    flags = [*TPU, "--delete", "--", *RUN]
+    status, _, errors = cloud.launch(*flags, **{"is": "READY", "runs": [OK]})
+    assert status == 0
+    assert "the TPU ec may still be there, and cost; delete it by hand" in errors
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_tpu_is_deleted_when_the_script_is_interrupted(cloud, how):
+    recorder = PYTHON.format(cloud.folder / "RAN") + "import time\ntime.sleep(300)\n"
+    cloud._script(cloud.folder / "home/ec_jax/.venv/bin/python", recorder)
+    (cloud.folder / "STATE").write_text(json.dumps({"is": "", "runs": [OK]}))
+    flags = ["bash", SCRIPT, *TPU, "--delete", "--", *RUN]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(flags, env=cloud.env, start_new_session=True, **quiet)
+    until((cloud.folder / "RAN").exists, "it runs")
+    os.killpg(process.pid, how)
+    assert process.wait(timeout=60) in (128 + how, -how)
     assert cloud.steps() == ["describe", "create", *START, "describe", "delete"]
 
 
@@ -167,6 +206,13 @@ def test_no_tpu_to_be_had_is_the_end(cloud):
     assert status == 1
     assert "no more capacity" in errors
     assert cloud.steps() == ["describe", "create"]
+
+
+def test_none_in_the_place_of_one_that_was_preempted_is_the_end(cloud):
+    status, _, errors = cloud.launch(*TPU, "--", *RUN, **{"is": "PREEMPTED", "full": True})
+    assert status == 1
+    assert errors.splitlines()[-1] == "ERROR: no more capacity"
+    assert cloud.steps() == ["describe", "delete", "create"]
 
 
 @pytest.mark.parametrize(
