@@ -8,6 +8,7 @@ end.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -40,7 +41,7 @@ shown cut, here and by the commands. What is trusted and what is not: [security.
 
 
 def measure() -> dict[str, Any]:
-    """{"machine", "cases": [{"command", "arguments", "files", "status", "line", "seconds"}]}."""
+    """{"machine", "load", "cases": [{"command", "arguments", "files", "status", "line", "seconds"}]}."""
     sys.path.append(str(ROOT / "tests"))
     from refusals import CASES
 
@@ -49,7 +50,8 @@ def measure() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as made:
             cases.append(_run(case, Path(made)))
         print(f"{i + 1} of {len(CASES)}: {cases[-1]['seconds']} s", flush=True)
-    return {"machine": timing.machine(), "cases": cases}
+    load = round(os.getloadavg()[2], 1)  # processes that wanted a core, ours among them
+    return {"machine": timing.machine(), "load": load, "cases": cases}
 
 
 def _run(case: Any, folder: Path) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def page(found: dict[str, Any]) -> str:
     middle, last = times[len(times) // 2], times[-1]
     where = f"{m['cores']} cores ({m['processor']}), no accelerator, Python {m['python']}"
     told = f"{len(cases)} cases; half of them end within {middle} s, all within {last} s\n"
-    told += f"({where}).\n"
+    told += f"({where}; {found['load']} processes wanted a core in the last 15 minutes).\n"
     parts = [HEAD, told]
     for name in dict.fromkeys(case["command"] for case in cases):
         rows = [_row(case) for case in cases if case["command"] == name]
