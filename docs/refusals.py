@@ -41,7 +41,7 @@ shown cut, here and by the commands. What is trusted and what is not: [security.
 
 
 def measure() -> dict[str, Any]:
-    """{"machine", "load", "cases": [{"command", "arguments", "files", "status", "line", "seconds"}]}."""
+    """The machine, its load, and of every case its command, status, line and seconds."""
     sys.path.append(str(ROOT / "tests"))
     from refusals import CASES
 
