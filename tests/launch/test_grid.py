@@ -141,7 +141,7 @@ def test_a_damaged_file_of_a_cell_is_named(text, tmp_path):
 def test_the_help_of_the_grid_is_shown():
     done = launch("--", "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "rows of settings, each with several seeds" in done.stdout
+    assert "The command that runs a grid" in done.stdout
 
 
 def test_any_folder_will_do(tmp_path):
