@@ -130,13 +130,13 @@ def test_a_pod_that_is_ended_is_finished_by_another_one(alone, tmp_path):
         assert MISSED in said
     # As if it had been killed just before that was written: all processes look at the arrays.
     (workdir / "checkpoints" / "unlearn" / "3" / "digest.json").unlink()
-    status, said = ended(workdir, flags, "unlearn: step 7/", subprocess.Popen.terminate)
+    status, said = ended(workdir, flags, "unlearn: step 4/", subprocess.Popen.terminate)
     assert status == 128 + signal.SIGTERM, said
     assert "unlearn: resumed at step 3/8" in said
     run = pod(1, 4, *flags, f"--workdir={workdir}")
     done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "unlearn: resumed at step" in done.stdout
+    assert re.search(r"unlearn: (resumed at step [5-7]/8|done)", done.stdout)
     check_same(workdir, want)
 
 
