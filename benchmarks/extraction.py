@@ -39,6 +39,7 @@ class Passes:
         size: int,
         name: str,
         watch: features.Watch | None,
+        part: tuple[int, int],
     ) -> dict[str, features.Features]:
         """Extracts, and checks that every image was seen once, in order, then padding only."""
         seen = {model: [] for model in forwards}
@@ -48,7 +49,7 @@ class Passes:
             return forwards[model](batch)
 
         bound = {model: functools.partial(watched, model) for model in forwards}
-        out = features.extract(bound, images, labels, size, name, watch)
+        out = features.extract(bound, images, labels, size, name, watch, part)
         split = name.removeprefix("evaluate: ")
         for model, batches in seen.items():
             self._count(f"{model} on {split}", batches, images, size)
