@@ -11,8 +11,7 @@ was written, is taken if all of it can be read, and gets one.
 
 import os
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +68,8 @@ class Checkpoints:
             training=ocp.args.StandardSave(rest),
             cost=ocp.args.JsonSave(dict(cost)),
         )
-        before, sys.excepthook = sys.excepthook, _not_for_orbax(sys.excepthook)
         try:
             self._manager.save(step, args=items)
-            sys.excepthook = before
             if processes.primary():  # when all have written
                 digests.seal(self._folder / str(step))
         except Exception as error:  # orbax and tensorstore have no common one
@@ -122,16 +119,6 @@ class Checkpoints:
     def close(self) -> None:
         """Ends the manager's threads."""
         self._manager.close()
-
-
-def _not_for_orbax(hook: Callable[..., None]) -> Callable[..., None]:
-    """The hook without what tensorstore's threads tell orbax when that has given up a save."""
-
-    def said(kind: type[BaseException], error: BaseException, *rest: Any) -> None:
-        if "Event loop is closed" not in str(error):
-            hook(kind, error, *rest)
-
-    return said
 
 
 def _take_apart(state: TrainState) -> tuple[dict, dict]:

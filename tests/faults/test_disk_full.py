@@ -29,9 +29,9 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_space(small_disk)
     arguments = [*ARGUMENTS, f"--workdir={run}"]
     done = command(*arguments, timeout=300)
     assert done.returncode == 3, done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
-    assert "No space left on device; free some space and give the same command again" in lines[0]
+    # Threads of tensorstore may speak, too, of writes that nobody waits for any more.
+    says = "No space left on device; free some space and give the same command again"
+    assert f"cannot be saved: {says}" in done.stderr
     step = checkpoint.latest_step(run / "checkpoints" / "original")
     assert step
     subprocess.run(["mount", "-o", "remount,size=100m", small_disk], check=True)
