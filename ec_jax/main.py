@@ -81,8 +81,4 @@ def _run_together(config: Any, workdir: str, command: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    config_file.run(
-        main,
-        FLAGS,
-        interrupted=INTERRUPTED,
-    )
+    config_file.run(main, FLAGS, interrupted=INTERRUPTED)
