@@ -194,7 +194,7 @@ def load(
     """Reads a set, preparing it first where that has not been done.
 
     What is taken as it is is read into memory; pictures that are cut are read when they are used.
-    The last two are kept, for many runs of one process: they must not be written to.
+    The last two are kept, for many runs of one process: their arrays cannot be written to.
 
     Args:
       name: a set; ``digits`` is cut into 80 % training and 20 % test images, always alike.
@@ -223,6 +223,9 @@ def load(
     kept = _subset(train.labels, subset, seed)
     labels = train.labels[kept], test.labels
     images = train.images(kept), test.images(np.arange(len(test.labels)))
+    for array in (*labels, *images):
+        if isinstance(array, np.ndarray):
+            array.setflags(write=False)  # every later run of this process gets the same ones
     return Dataset(name, names, images[0], labels[0], images[1], labels[1], *labels)
 
 

@@ -2,7 +2,8 @@
 
 Layouts: ``torchvision`` and ``timm``; of Swin also ``microsoft``, the naming of its authors' code
 and of timm before 0.9, of ConvNeXt ``facebook``, that of its authors, and of ViT ``uuef``, that of
-the code of arXiv 2503.06991, which cuts patches by a linear layer. Of ResNet all are the same.
+the code of arXiv 2503.06991, which cuts patches by a linear layer (its LayerNorm adds
+1e-5 where ours adds 1e-6: logits differ in the fourth digit). Of ResNet all are the same.
 A table's entry is (path in our variables, name in the state dict, kind), where the kind says how an
 array is turned: see ``TURNS``.
 """

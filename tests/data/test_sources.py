@@ -117,6 +117,13 @@ def test_digits_are_cut_alike_whatever_the_seed():
     np.testing.assert_array_equal(one.test_labels, other.test_labels)
 
 
+def test_a_set_that_is_kept_cannot_be_written_to():
+    for data in (sources.load("digits"), sources.load("digits", subset=300)):
+        for name in ("train_images", "train_labels", "test_labels", "train_classes"):
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(data, name)[0] = 0
+
+
 def test_a_subset_of_digits_is_drawn_from_the_training_images():
     whole = sources.load("digits")
     part = sources.load("digits", subset=300, seed=1)

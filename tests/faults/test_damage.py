@@ -1,5 +1,6 @@
 """Checkpoints that a disk or a copy damaged, moved workdirs, and files that were changed later."""
 
+import dataclasses
 import json
 import shutil
 
@@ -281,9 +282,9 @@ def test_what_was_changed_later_is_named(what, copy):
 def test_a_run_refuses_data_that_are_not_those_it_began_with(copy):
     shutil.rmtree(newest(copy, "unlearn"))
     experiment = Experiment(config(), copy)
-    labels = experiment.scenario.data.train_labels
-    labels.setflags(write=True)
-    labels[:] = labels[::-1]
+    data = experiment.scenario.data
+    changed = dataclasses.replace(data, train_labels=data.train_labels[::-1])
+    experiment.scenario.data = changed  # in this experiment alone
     with pytest.raises(InputError, match=r"workdir = .*began on other data \(\w+_train differs\)"):
         experiment.run()
 

@@ -202,7 +202,10 @@ def test_the_authors_names_are_those_that_timm_reads(name, layout, module, their
 
 @pytest.mark.slow
 def test_the_vit_of_the_earlier_benchmark_is_read():
-    """arXiv 2503.06991's: a linear layer cuts patches, and its LayerNorm adds ten times ours."""
+    """arXiv 2503.06991's: a linear layer cuts patches, and its LayerNorm adds ten times ours.
+
+    What that adds is a difference in the fourth digit, more than rounding is.
+    """
     norm = functools.partial(torch.nn.LayerNorm, eps=1e-5)
     make = torch_models.timm().create_model
     model = torch_models.randomized(make("vit_tiny_patch16_224", norm_layer=norm))
@@ -214,7 +217,7 @@ def test_the_vit_of_the_earlier_benchmark_is_read():
     assert found == Architecture("vit", 12, 192, 1000, "uuef", patch=16)
     tree = {c: {"backbone": part} for c, part in torch_weights.to_variables(state, found).items()}
     logits = jax.jit(network(found).activations)(tree, IMAGES)[1]
-    assert far(logits, torch_models.run(model, IMAGES, ())[1]) < 1e-4
+    assert far(logits, torch_models.run(model, IMAGES, ())[1]) < 1e-3
 
 
 def test_heads_of_another_width_are_refused():
