@@ -99,7 +99,7 @@ class Cells:
             except TrainingError as error:
                 workdir_lib.write_json(failure, {"failed": str(error)})
                 return {"failed": str(error)}
-        return json.loads(result.read_text())
+        return workdir_lib.read_metrics(cell)
 
     def _references(self, config: Any) -> Path:
         """The workdir of the original and the oracle."""

@@ -41,8 +41,8 @@ def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> Non
     """
     # Orbax tells of every file that it opens, and its threads of errors that it raises as well.
     logging.set_verbosity(logging.FATAL)
-    termination.install()
     try:
+        termination.install()
         work()
     except InputError as error:
         end(2, str(error))

@@ -65,3 +65,19 @@ def check_origin(
     if inside and rules.moments(inside, channels) != rules.moments(given, channels):
         remedy = f"{path} normalised its images by '{inside}' inside; set that"
         raise InputError("data.normalize", given, remedy)
+
+
+def doubt(numbers: Mapping[str, float], classes: int) -> None:
+    """Tells of an original that knows nothing of the classes.
+
+    Args:
+      numbers: what was measured of it.
+      classes: how many.
+    """
+    kept = numbers.get("accuracy/retain_test")
+    if kept is not None and kept <= 1.5 * 100 / classes:
+        print(
+            f"evaluate: the original is right on {kept:.1f} % of the images to be kept, as "
+            "chance would be: do the classes of data stand in the order of its outputs?",
+            flush=True,
+        )

@@ -56,7 +56,8 @@ def _run_as_one_of_many(config: Any, workdir: str, command: str) -> NoReturn:
     """Runs the experiment together with the other processes of the run."""
     status = watched.run(functools.partial(_run_together, config, workdir, command))
     if status == -signal.SIGABRT:
-        raise TrainingError(MISSED)
+        # JAX has said whom it misses; a library that aborts has said why.
+        raise TrainingError(f"aborted; if no line above says why, {MISSED}")
     sys.exit(128 - status if status < 0 else status)
 
 

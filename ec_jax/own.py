@@ -1,5 +1,6 @@
 """Unlearning a model of one's own, from Python: any Flax module, arrays, no config file."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,7 +27,7 @@ from ec_jax.models.network import Network, Variables
 from ec_jax.pipeline import Experiment, checked
 from ec_jax.report import table
 from ec_jax.scenario import Scenario
-from ec_jax.workdir import LOCK, contents, locked, write_json
+from ec_jax.workdir import LOCK, contents, locked, read_json, read_metrics, write_json
 
 # Methods that must know how a network is made inside.
 UNSUITED = {
@@ -282,7 +283,7 @@ def _run(
     found, verdict = run.model("unlearned"), None
     if oracle is not None:
         metrics = run.metrics()
-        judged, _ = table.judged(json.loads((workdir / "metrics.json").read_text()))
+        judged, _ = table.judged(read_metrics(workdir))
         verdict = judged.name if judged else None
     else:
         models = {"original": _whole(variables), "unlearned": found}
@@ -317,8 +318,9 @@ def _check_call(
     """Refuses a folder of anything but the very same call."""
     asked = {"sha256": _digest(config, scenario, given)}
     mark = workdir / "given" / "call.json"
-    if mark.is_file() and json.loads(mark.read_text()) == asked:
-        return
+    with contextlib.suppress(ValueError):  # a damaged one is not this call's
+        if read_json(mark) == asked:
+            return
     if contents(workdir) - {LOCK}:
         what = "another call's run" if mark.is_file() else "files that are no call's"
         raise InputError("workdir", str(workdir), f"holds {what}; choose a new folder")

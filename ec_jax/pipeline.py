@@ -6,7 +6,6 @@ command therefore does what is missing and nothing else.
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -114,6 +113,7 @@ class Experiment:
           InputError: another run is in the workdir, or what this one began with is another now.
           TrainingError: training could not go on.
         """
+        self._check_same()
         with contextlib.ExitStack() as held:
             lock, where = workdir_lib.locked(self.workdir), str(self.workdir)
             processes.first_alone(lambda: held.enter_context(lock), "workdir", where)
@@ -157,6 +157,16 @@ class Experiment:
         if stage == "modules":
             return not self._method.uses_modules
         return stage == "proxy" and "proxy" not in self._method.needs
+
+    def _check_same(self) -> None:
+        """Refuses processes of which one has another config or other data."""
+        if processes.alone():
+            return
+        told = {"config": records.config_digest(config_lib.resolved(self.config))}
+        if self.stages != ("report",):
+            data = records.data(self.scenario)
+            told |= {f"data, {split}": found["sha256"] for split, found in data.items()}
+        processes.check_same(told)
 
     # Records.
 
@@ -301,7 +311,7 @@ class Experiment:
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """{model: its numbers}, once they were measured."""
-        return json.loads((self.workdir / "metrics.json").read_text())["models"]
+        return workdir_lib.read_metrics(self.workdir)["models"]
 
     def _checkpoints(self, stage: str) -> Checkpoints:
         c = self.config.checkpoint
@@ -354,7 +364,8 @@ class Experiment:
         began = time.monotonic()
         found = {name: self.model(name) for name in MEASURED}
         models, details = measure(self.scenario, found, known=self._known, seen=self._seen)
-        self._doubt(models["original"].get("accuracy/retain_test"))
+        if self._brought("original"):
+            imported.doubt(models["original"], len(self.scenario.class_names))
         cost = {stage: self._cost(stage) for stage in ("original", "oracle", "modules", "unlearn")}
         if not self._unused("proxy"):
             cost["proxy"] = self._cost("proxy")
@@ -374,17 +385,6 @@ class Experiment:
     def _note_metrics(self, path: Path, made: bool) -> None:
         if workdir_lib.writes():  # another process need not see the file yet
             self._records.note("evaluate", made, sha256=digests.of_file(path))
-
-    def _doubt(self, kept: float | None) -> None:
-        """Tells of an original that was brought along and knows nothing of the classes."""
-        if self._brought("original") and kept is not None:
-            chance = 100 / len(self.scenario.class_names)
-            if kept <= 1.5 * chance:
-                print(
-                    f"evaluate: the original is right on {kept:.1f} % of the images to be kept, as "
-                    "chance would be: do the classes of data stand in the order of its outputs?",
-                    flush=True,
-                )
 
     def _cost(self, stage: str) -> dict[str, float] | None:
         if self._brought(stage) or self._unused(stage):

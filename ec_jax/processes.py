@@ -5,9 +5,10 @@ speaks and writes.
 """
 
 import contextlib
+import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -143,6 +144,28 @@ def by_first(make: Callable[[], Any], name: str) -> Any:
         return make()
     finally:
         wait(name)
+
+
+def check_same(told: Mapping[str, str]) -> None:
+    """Refuses processes that do not have the same; all must ask at the same place of the program.
+
+    Args:
+      told: {what: the value here}, in the same order everywhere.
+
+    Raises:
+      InputError: names what differs first.
+    """
+    if alone():
+        return
+    here = [hashlib.sha256(value.encode()).digest() for value in told.values()]
+    found = multihost_utils.process_allgather(np.frombuffer(b"".join(here), np.uint8))
+    found = found.reshape(len(found), len(told), -1)
+    differs = (found != found[:1]).any(axis=-1)  # [processes, what]
+    for i, what in enumerate(told):
+        if differs[:, i].any():
+            field = f"process {differs[:, i].argmax()} of {len(found)}"
+            remedy = "is not that of the first process; give all the same command and data"
+            raise InputError(field, what, remedy)
 
 
 def first_alone(make: Callable[[], Any], field: str, value: str) -> None:

@@ -4,7 +4,6 @@ WORKDIR/request1, WORKDIR/request2, … are runs like any other, each with the c
 before it as ``forget.earlier``. ``sequence.json`` and ``sequence.md`` put them side by side.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def _run(config: Any, configs: Mapping[str, Any], workdir: Path, command: str) -
             experiment.run()
         except TrainingError as error:
             raise TrainingError(_with_the_rest(error, folder, configs)) from error
-    metrics = {f: json.loads((workdir / f / "metrics.json").read_text()) for f in configs}
+    metrics = {f: workdir_lib.read_metrics(workdir / f) for f in configs}
     names = data_config.about(config).class_names
     requests = [
         _request(folder, found, classes, names)

@@ -180,9 +180,12 @@ def _rows(path: str | None, lists: dict[str, list[Any]], config: Any) -> dict[st
     for combination in itertools.product(*lists.values()):
         row = dict(zip(lists, combination, strict=True))
         rows["+".join(f"{field}={_word(value)}" for field, value in row.items())] = row
-    if long := [name for name in rows if not _NAME.fullmatch(name)]:
-        remedy = "is too long a name for a row; write a file with get_rows(config)"
-        raise InputError("--sweep", long[0], remedy)
+    if unnamed := [name for name in rows if not _NAME.fullmatch(name)]:
+        remedy = (
+            "cannot be a row's name (letters, digits and _ + - . =, at most 100); "
+            "write a file with get_rows(config)"
+        )
+        raise InputError("--sweep", unnamed[0], remedy)
     return rows
 
 

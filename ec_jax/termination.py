@@ -10,11 +10,14 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from ec_jax.errors import InputError
+
 STATUS = 128 + signal.SIGTERM  # 143, as shells report it
-# Seconds, of the 30 that schedulers commonly give, after which a process ends as it is. Python acts
-# on a signal between two of its own instructions only, and a program that is being compiled, or an
-# array that is awaited, may take minutes.
-GRACE = 25.0
+# Seconds after which a process ends as it is. Python acts on a signal between two of its own
+# instructions only, and a program that is being compiled, or an array that is awaited, may take
+# minutes.
+GRACE_OF = "EC_JAX_GRACE"  # in the environment: how many, from who gives more or less
+_GRACE = 25.0  # of the 30 that schedulers commonly give
 
 
 class Terminated(BaseException):
@@ -35,21 +38,38 @@ _handler = _Handler()
 
 
 def install() -> None:
-    """Has SIGTERM raise ``Terminated`` in this process, and end it after ``GRACE`` seconds."""
+    """Has SIGTERM raise ``Terminated`` in this process, and end it after some seconds.
+
+    Raises:
+      InputError: the environment does not say how many.
+    """
     if signal.getsignal(signal.SIGTERM) is _handler:
         return
+    seconds = _grace()
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     # The number of the signal is written at once, whatever Python is waiting for.
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, _handler)
-    threading.Thread(target=_end_late, args=(reading,), daemon=True).start()
+    threading.Thread(target=_end_late, args=(reading, seconds), daemon=True).start()
 
 
-def _end_late(reading: int) -> None:
+def _grace() -> float:
+    given = os.environ.get(GRACE_OF, str(_GRACE))
+    try:
+        found = float(given)
+        if not 0 <= found <= threading.TIMEOUT_MAX:
+            raise ValueError
+    except ValueError as error:
+        remedy = "give the seconds between SIGTERM and SIGKILL, a number >= 0"
+        raise InputError(GRACE_OF, given, remedy) from error
+    return found
+
+
+def _end_late(reading: int, seconds: float) -> None:
     while signal.SIGTERM not in os.read(reading, 1):
         pass
-    threading.Event().wait(GRACE)
+    threading.Event().wait(seconds)
     os._exit(STATUS)
 
 

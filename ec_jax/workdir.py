@@ -244,6 +244,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
+def read_metrics(workdir: Path) -> dict[str, Any]:
+    """What ``evaluate`` left in a run's folder, ``metrics.json``.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    try:
+        found = read_json(workdir / "metrics.json")
+        for part in ("scenario", "models", "cost"):
+            if not isinstance(found.get(part), dict):
+                raise ValueError(f"it has no {part}")
+    except ValueError as error:
+        remedy = f"its metrics.json is damaged ({error}); delete it, and run evaluate again"
+        raise InputError("workdir", str(workdir), remedy) from error
+    return found
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all."""
     write_whole(path, lambda part: part.write_text(json.dumps(value, indent=2) + "\n"))

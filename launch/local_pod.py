@@ -7,8 +7,8 @@ What follows ``--`` are the flags of ``ec_jax.main``. On a machine without accel
 process gets its own virtual CPU devices: the rehearsal of a real pod, with its processes,
 messages and common checkpoints.
 
-Exit status: 0 if all processes ended so, else the largest: that of one that was killed goes before
-that of the others, which only miss it.
+Exit status: 0 if all processes ended so, else that of the first that failed, which the others only
+miss; of several at once the largest.
 """
 
 import signal
@@ -64,15 +64,22 @@ def _wait(group: Sequence[subprocess.Popen]) -> int:
     # Both are the processes' own matter: at Ctrl-C they get the signal from the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _end(group, signal.SIGTERM))
-    patience = None
-    while any(process.poll() is None for process in group):
-        if patience is None and any(process.returncode for process in group):
-            patience = time.monotonic() + PATIENCE
-        if patience and time.monotonic() > patience:
+    first, until = 0, 0.0
+    while True:
+        runs = None in [process.poll() for process in group]  # all are looked at
+        if not first and (first := _failure(group)):
+            until = time.monotonic() + PATIENCE
+        if not runs:
+            return first
+        if first and time.monotonic() > until:
             _end(group, signal.SIGKILL)
         time.sleep(_EACH)
-    ended = [process.returncode for process in group]
-    return max(128 - status if status < 0 else status for status in ended)  # as shells say it
+
+
+def _failure(group: Sequence[subprocess.Popen]) -> int:
+    """The largest status of those that have ended, as shells say it."""
+    ended = [process.returncode or 0 for process in group]
+    return max(128 - status if status < 0 else status for status in ended)
 
 
 def _end(group: Sequence[subprocess.Popen], how: int) -> None:

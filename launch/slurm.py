@@ -47,6 +47,7 @@ _EACH = 0.2  # seconds between two looks at the run
 _PAUSE = 30  # seconds after which Slurm is asked again
 _SHORTEST = 5  # minutes: submitit has the job warned 90 s before its end, and starting takes some
 _UNSUBMITTED = re.compile(r"[0-9a-f]{32}\.pkl|\.submission_file_[0-9a-f]{32}\.sh")
+_GRACE = "80"  # seconds of these 90 to save a step; a preempted job Slurm ends when it likes
 _WARNED = signal.SIGUSR2  # what submitit has Slurm send before the time is up
 
 
@@ -67,7 +68,7 @@ class Job(submitit.helpers.Checkpointable):
         lasting = self._lasting or f"slurm-{os.environ['SLURM_JOB_ID']}"
         self._process = subprocess.Popen(
             [sys.executable, *self._arguments],
-            env=command.environment() | {workdir.JOB: lasting},
+            env=command.environment() | {workdir.JOB: lasting, termination.GRACE_OF: _GRACE},
             # Slurm warns every process of the job; this one would die of it.
             preexec_fn=lambda: signal.signal(_WARNED, signal.SIG_IGN),
         )
@@ -80,10 +81,11 @@ class Job(submitit.helpers.Checkpointable):
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
         """Ends the command, which saves its step, and says what the job does the next time."""
-        self._process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(ChildProcessError):  # it has ended and was seen to
-            # This interrupts the loop of __call__, which is still to see the process's status.
-            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        if self._process:  # else it was warned before it began
+            self._process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(ChildProcessError):  # it has ended and was seen to
+                # This interrupts the loop of __call__, which is still to see the process's status.
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(Job(self._arguments, self._lasting))
 
 

@@ -192,7 +192,7 @@ end() { # STATUS [LINE]
 }
 
 main() {
-  local found status try
+  local found status try what
   read_flags "$@"
   check_flags
   archive=ec_jax.tar.gz
@@ -216,12 +216,13 @@ main() {
       end 1
     fi
     if ((status == 0)); then
-      { check_machines && bring && start; } || status=$?
+      what="what $module needs"
+      { check_machines && bring && what=$module && start; } || status=$?
       ((status)) || break
       [[ $dry ]] || sleep "$pause"
       found=$(state) || found=unknown
       if [[ $found == READY ]] && ((status != lost && status != terminated)); then
-        end "$status" "$module ended with status $status on the TPU $name"
+        end "$status" "$what ended with status $status on the TPU $name"
       fi
     else
       sleep "$pause"

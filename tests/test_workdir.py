@@ -175,3 +175,10 @@ def test_a_workdir_that_cannot_be_written_is_refused(kind, make, config, tmp_pat
     message = refusal(config, workdir_lib.check_workdir, workdir)
     assert message.startswith(f"workdir = {str(workdir)!r}: cannot be written (")
     assert message.endswith("choose another folder")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"scenario": {}, "models": []}'])
+def test_numbers_that_are_damaged_are_told_with_a_remedy(content, tmp_path):
+    (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(InputError, match=r"its metrics.json is damaged .*run evaluate again"):
+        workdir_lib.read_metrics(tmp_path)

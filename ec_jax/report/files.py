@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from ec_jax import digests, records
 from ec_jax.records import Records
 from ec_jax.report import html, plots, table
-from ec_jax.workdir import read_json, write_json, write_whole
+from ec_jax.workdir import read_json, read_metrics, write_json, write_whole
 
 
 def write(workdir: Path, config: Mapping[str, Any], kept: Records) -> None:
@@ -21,9 +20,10 @@ def write(workdir: Path, config: Mapping[str, Any], kept: Records) -> None:
       config: resolved.
       kept: the records of the run.
     """
-    metrics = json.loads((workdir / "metrics.json").read_text())
-    path = workdir / "details.json"  # it is not needed for the numbers
-    details = json.loads(path.read_text()) if path.exists() else {}
+    metrics = read_metrics(workdir)
+    details = {}
+    with contextlib.suppress(ValueError):  # they are not needed for the numbers
+        details = read_json(workdir / "details.json")
     more = {"certificate": _certify(workdir, metrics, kept)}
     files = {
         "report.html": functools.partial(html.write, metrics, details, config, **more),

@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from command import ROOT
+from command import ROOT, refused
 from interrupted import end_after, finish, results
 
 from ec_jax import termination
@@ -47,7 +47,7 @@ def soon():
 def work():
     {}
 
-termination.GRACE = 0.5
+os.environ[termination.GRACE_OF] = "0.5"
 termination.install()
 try:
     work()
@@ -68,6 +68,12 @@ TWICE = """try:
 DEFERRED = """with termination.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         print("asked:", termination.asked())"""
+
+
+@pytest.mark.parametrize("given", ["soon", "-1", "nan", "1e99"])
+def test_a_time_that_is_none_is_refused(given):
+    env = {termination.GRACE_OF: given}
+    refused("--config=configs/digits.py", says=[f"EC_JAX_GRACE = {given!r}: give"], **env)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from command import ROOT, command, config_of, refused
 
 from ec_jax.errors import MISSED
 from ec_jax.pipeline import Experiment
+from launch import local_pod
 
 SMALL = [
     "--config=configs/digits.py",
@@ -183,6 +184,72 @@ def test_every_process_refuses_what_cannot_work(tmp_path):
     assert errors.splitlines() == 2 * [
         "error: data.batch_size = 3: is not divisible by 2 devices; use 2 or 4"
     ]
+    assert not (tmp_path / "run").exists()
+
+
+DIFFERENT = """
+import sys
+from ec_jax import processes
+from ec_jax.errors import InputError
+index = int(sys.argv[2])
+processes.join("localhost:" + sys.argv[1], 2, index)
+for told in ({"config": "a", "data": "b"}, {"config": "a", "data": f"b{index}"}):
+    try:
+        processes.check_same(told)
+        print("same", flush=True)
+    except InputError as error:
+        print(error, flush=True)
+processes.leave(0)
+"""
+
+
+def test_processes_that_have_other_data_refuse_it():
+    port = str(local_pod._free_port())
+    group = [
+        subprocess.Popen(
+            [sys.executable, "-c", DIFFERENT, port, str(i)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].splitlines() for process in group]
+    remedy = "is not that of the first process; give all the same command and data"
+    for lines in said:  # gloo may say a line before
+        assert lines[-2:] == ["same", f"process 1 of 2 = 'data': {remedy}"]
+
+
+@pytest.mark.parametrize(("lives", "status"), [((0, 0), 0), ((9, 0), 9), ((60, 3), 3)])
+def test_a_pod_ends_with_the_status_of_the_first_that_failed(lives, status, monkeypatch):
+    """The others are given their time, and are killed then."""
+    monkeypatch.setattr(local_pod, "PATIENCE", 0.5)
+    monkeypatch.setattr(local_pod.signal, "signal", lambda *_: None)
+    codes = [f"import time\ntime.sleep({s})" if s > 9 else f"exit({s})" for s in lives]
+    group = [subprocess.Popen([sys.executable, "-c", code]) for code in codes]
+    assert local_pod._wait(group) == status
+
+
+@pytest.mark.slow
+def test_one_that_is_started_with_another_config_is_refused(tmp_path):
+    """Else they would wait for one another at different places."""
+    port = local_pod._free_port()
+    flags = [*SMALL, f"--workdir={tmp_path / 'run'}", "--config.parallel.processes=2"]
+    flags += [f"--config.parallel.coordinator=localhost:{port}", "--config.parallel.devices=2"]
+    group = [
+        subprocess.Popen(
+            [sys.executable, "-m", "ec_jax.main", *flags, f"--config.parallel.process={i}", more],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, more in enumerate(("--config.seed=0", "--config.seed=1"))
+    ]
+    for process in group:
+        errors = process.communicate(timeout=120)[1]
+        assert process.returncode == 2, errors
+        assert errors.startswith("error: process 1 of 2 = 'config': is not that of the first")
+        assert errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -166,6 +166,13 @@ def test_a_run_that_fails_by_itself_is_not_tried_again(cloud, failed):
     assert cloud.steps() == ["describe", "create", *START, "describe", *end]
 
 
+def test_what_fails_before_the_run_is_not_called_the_runs(cloud):
+    flags = [*TPU, "--setup=exit 5", "--", *RUN]
+    status, _, errors = cloud.launch(*flags, **{"is": "READY"})
+    assert status == 5
+    assert "error: what ec_jax.main needs ended with status 5 on the TPU ec" in errors
+
+
 def test_a_look_that_fails_is_a_lost_try_and_the_tpu_is_deleted_in_the_end(cloud):
     flags = [*TPU, "--delete", "--retries=1", "--", *RUN]
     state = {"is": "", "runs": [[255, "READY"]], "answers": [True, False, False]}
