@@ -56,10 +56,9 @@ def measure() -> dict[str, Any]:
 
 def _run(case: Any, folder: Path) -> dict[str, Any]:
     arguments, _ = case.placed(folder)
-    how = ["-m", case.module] if case.module != "-c" else ["-c"]
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, *how, *arguments],
+        [sys.executable, *case.start, *arguments],
         capture_output=True,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,

@@ -25,7 +25,7 @@ class Case:
     """One command line.
 
     Attributes:
-      module: of ``python -m MODULE``.
+      module: of ``python -m MODULE``; a path ending in ``.py`` of ``python PATH``; ``-c``.
       arguments: of the command.
       says: parts of the one line on stderr, in their order.
       status: with which the command ends.
@@ -37,6 +37,12 @@ class Case:
     says: tuple[str, ...]
     status: int = 2
     files: Mapping[str, Content] = dataclasses.field(default_factory=dict)
+
+    @property
+    def start(self) -> list[str]:
+        """What follows ``python``, before the arguments."""
+        alone = self.module == "-c" or self.module.endswith(".py")
+        return [self.module] if alone else ["-m", self.module]
 
     def placed(self, folder: Path) -> tuple[list[str], list[str]]:
         """(arguments, parts of the line) of the case in this folder, whose files are made."""
@@ -562,5 +568,110 @@ RUNNERS = (
     Case("docs.publish", ("../../x", "runs"), ("SCENARIO = '../../x'",)),
 )
 
+
+def _preflight(*flags: str, says: tuple[str, ...]) -> Case:
+    return Case("ec_jax.preflight", (DIGITS, *flags), says)
+
+
+V5E = "--topology=v5e:2x2"
+PREFLIGHTS = (
+    _preflight(says=("--topology = None", "--topology=v5e:2x4")),
+    _preflight("--topology=v5e:2x3", says=("--topology = 'v5e:2x3'", "did you mean 'v5e:2x")),
+    _preflight("--topology=gpu", says=("--topology = 'gpu'", "did you mean")),
+    _preflight("--topology=../../x", says=("--topology = '../../x'", "did you mean")),
+    _preflight(
+        "--topology=v5e:8x16", says=("data.batch_size = 64", "not divisible by 128 devices")
+    ),
+    _preflight(V5E, "--batches_for=0", says=("--batches_for = '0'", "--batches_for=8")),
+    _preflight(V5E, "--batches_for=3", says=("--batches_for = '3'", "data.batch_size")),
+    _preflight(V5E, "--json=configs", says=("--json = 'configs'", "give a file")),
+    _preflight(V5E, "--json=README.md/x", says=("--json", "cannot be written")),
+    _preflight(V5E, "--config.parallel.devices=8", says=("parallel.devices = 8", "4 chips")),
+    _preflight(V5E, "--config.model.depth=7", says=("model.depth = 7",)),
+)
+
+
+def _verify(text: str | None, *says: str) -> Case:
+    files = {} if text is None else {"events.jsonl": text}
+    return Case("ec_jax.audit", ("--verify={dir}",), ("--verify = ", *says), files=files)
+
+
+VERIFICATIONS = (
+    Case("ec_jax.audit", ("--verify",), ("--verify = None: ",)),
+    Case("ec_jax.audit", ("--verify=/no/such",), ("--verify = '/no/such'", "holds no events")),
+    Case("ec_jax.audit", ("--verify={dir}", "--x=1"), ("--x = '1': no such flag",)),
+    _verify(None, "holds no events.jsonl; give the workdir of a run"),
+)
+
+MANY = "--config.parallel.coordinator=auto"
+RATE = "unlearn.optimizer.learning_rate"
+PROCESSES = (
+    _field("parallel.coordinator=auto:x", "'auto:x'"),
+    _field("parallel.processes=2", "2"),
+    _main((DIGITS, MANY, "--config.forget.classes=3;5"), "a sequence of requests runs in one"),
+    Case(
+        "ec_jax.sweep",
+        (DIGITS, MANY, f"--workdir={NEW}", "--sweep=configs/sweeps/methods.py"),
+        ("parallel.coordinator = 'auto': a grid runs in one process",),
+    ),
+    Case(
+        "ec_jax.tune",
+        (DIGITS, MANY, f"--workdir={NEW}"),
+        ("parallel.coordinator = 'auto': a search runs in one process",),
+    ),
+)
+
+
+def _launch(name: str, *arguments: str, says: tuple[str, ...]) -> Case:
+    return Case(f"launch/{name}.py", arguments, says)
+
+
+NEW_RUN = ("--", DIGITS, f"--workdir={NEW}")
+GRID = (*NEW_RUN, f"--config.{RATE}=0.01,1e30", "--seeds=0")
+LAUNCHERS = (
+    _launch("local_pod", "--processes=0", *NEW_RUN, says=("--processes = 0: at least 1",)),
+    _launch("local_pod", "--devices=-1", *NEW_RUN, says=("--devices = -1: at least 1",)),
+    _launch(
+        "local_pod", "--device=2", says=("--device = '2': no such flag; did you mean '--devices'?",)
+    ),
+    _launch("local_pod", "--processes=2", says=("-- = None: give flags of ec_jax.main after --",)),
+    _launch("slurm", "--nodes=0", *NEW_RUN, says=("--nodes = 0: at least 1",)),
+    _launch("slurm", "--time=4", *NEW_RUN, says=("--time = 4: at least 5",)),
+    _launch("slurm", "--time=soon", *NEW_RUN, says=("--time = None: invalid int value: 'soon'",)),
+    _launch("slurm", "--partitoin=a", *NEW_RUN, says=("--partitoin = 'a': no such flag; did you",)),
+    _launch("slurm", "--set=account", *NEW_RUN, says=("--set = 'account': give a flag of sbatch",)),
+    _launch("slurm", "--dry-run", says=("-- = None: give flags of ec_jax.main after --",)),
+    _launch("slurm", "--dry-run", "--", DIGITS, says=("--workdir = None: give a folder",)),
+    _launch(
+        "slurm",
+        "--dry-run",
+        *NEW_RUN,
+        "--config.ec.temperature=0",
+        says=("ec.temperature = 0.0: give a number > 0",),
+    ),
+    _launch("sweep", says=("-- = None: give flags of ec_jax.sweep after --",)),
+    _launch("sweep", "--on=slrum", *GRID, says=("--on = None: invalid choice: 'slrum'",)),
+    _launch("sweep", "--jobs=0", *GRID, says=("--jobs = 0: at least 1",)),
+    _launch("sweep", "--with=--time=3", *GRID, says=("--with = '--time=3': is for --on=slurm",)),
+    _launch("sweep", "--on=tpu_pod", *GRID, says=("--with = '': give --name=NAME once",)),
+    _launch("sweep", *GRID, "--only=plan", says=("--only = '--only=plan': is for the jobs",)),
+    _launch("sweep", *GRID, f"--config.{RATE}=3", says=(f"{RATE} = '0.01,1e30': given twice",)),
+    _launch("sweep", *GRID, "--only", "plan", says=("--only = '--only': is for the jobs",)),
+    _launch("sweep", "--", DIGITS, says=("--workdir = None: give a folder",)),
+    _launch("sweep", *NEW_RUN, f"--config.{RATE}=1,x", says=(f"{RATE} = 'x': give a number",)),
+    _launch(
+        "sweep", *NEW_RUN, f"--config.{RATE}=1,1.0", says=(f"{RATE} = '1,1.0': holds a value",)
+    ),
+    _launch(
+        "sweep", *NEW_RUN, f"--config.{RATE}=1,-1", says=(f"{RATE} = -1.0: give a number > 0",)
+    ),
+    _launch(
+        "sweep",
+        *NEW_RUN,
+        "--config.method=ec,mine:build",
+        says=("--sweep = 'method=mine:build': cannot be a row's name",),
+    ),
+)
+
 CASES = (*FIELDS, *FLAGS, *CONFIGS, *WORKDIRS, *PICTURES, *GRIDS, *COMPARISONS, *AUDITS)
-CASES += (*CONVERSIONS, *CALLS, *RUNNERS)
+CASES += (*CONVERSIONS, *CALLS, *RUNNERS, *PREFLIGHTS, *VERIFICATIONS, *PROCESSES, *LAUNCHERS)

@@ -292,27 +292,6 @@ def test_a_config_that_does_not_fit_names_what_would():
     assert preflight(*SMALL, *flags, change).returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        ((), ("--topology = None", "--topology=v5e:2x4")),
-        (("--topology=v5e:2x3",), ("--topology = 'v5e:2x3'", "did you mean 'v5e:2x", "v6e:16x16")),
-        (("--topology=v5e:8x16",), ("data.batch_size = 64", "not divisible by 128 devices")),
-        (("--topology=v5e:2x2", "--batches_for=0"), ("--batches_for = '0'", "--batches_for=8")),
-        (("--topology=v5e:2x2", "--batches_for=3"), ("--batches_for = '3'", "data.batch_size")),
-        (("--topology=v5e:2x2", "--json=configs"), ("--json = 'configs'", "give a file")),
-        (("--topology=v5e:2x2", "--json=README.md/x"), ("--json", "cannot be written")),
-        (
-            ("--topology=v5e:2x2", "--config.parallel.devices=8"),
-            ("parallel.devices = 8", "4 chips"),
-        ),
-        (("--topology=v5e:2x2", "--config.model.depth=7"), ("model.depth = 7",)),
-    ],
-)
-def test_what_cannot_be_is_refused_before_anything_is_compiled(flags, says):
-    refused("--config=configs/digits.py", *flags, says=says, module="ec_jax.preflight")
-
-
 def test_a_missing_compiler_is_told_with_its_command():
     before = (
         "import importlib.util as u\nfind = u.find_spec\n"

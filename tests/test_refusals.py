@@ -67,9 +67,8 @@ def test_a_process_of_its_own_says_the_same(results, tmp_path):
         folder = tmp_path / str(i)
         folder.mkdir()
         arguments, says = case.placed(folder)
-        how = ["-m", case.module] if case.module != "-c" else ["-c"]
         alone = subprocess.run(
-            [sys.executable, *how, *arguments], capture_output=True, text=True, cwd=ROOT
+            [sys.executable, *case.start, *arguments], capture_output=True, text=True, cwd=ROOT
         )
         assert (alone.returncode, alone.stdout) == (done["status"], done["out"])
         assert alone.stderr.startswith("error: ")

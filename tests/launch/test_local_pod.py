@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from command import ROOT, command, config_of, refused
+from command import ROOT, command, config_of
 
 from ec_jax.errors import MISSED
 from ec_jax.pipeline import Experiment
@@ -161,22 +161,6 @@ def launch(*arguments):
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--processes=0", "--", "--config=x.py"], "--processes = 0: at least 1"),
-        (["--devices=-1", "--", "--config=x.py"], "--devices = -1: at least 1"),
-        (["--device=2"], "--device = '2': no such flag; did you mean '--devices'?"),
-        (["--processes=2"], "-- = None: give flags of ec_jax.main after --"),
-    ],
-)
-def test_mistakes_are_one_line(arguments, says):
-    status, errors = launch(*arguments)
-    assert status == 2
-    assert errors.startswith(f"error: {says}")
-    assert len(errors.splitlines()) == 1
-
-
 def test_every_process_refuses_what_cannot_work(tmp_path):
     flags = ["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"]
     status, errors = launch("--processes=2", "--", *flags, "--config.data.batch_size=3")
@@ -251,18 +235,3 @@ def test_one_that_is_started_with_another_config_is_refused(tmp_path):
         assert errors.startswith("error: process 1 of 2 = 'config': is not that of the first")
         assert errors.count("\n") == 1
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("module", "flags", "what"),
-    [
-        ("ec_jax.main", ["--config.forget.classes=3;5"], "a sequence of requests"),
-        ("ec_jax.sweep", ["--sweep=configs/sweeps/methods.py"], "a grid"),
-        ("ec_jax.tune", [], "a search"),
-    ],
-)
-def test_what_runs_in_one_process_refuses_several(module, flags, what, tmp_path):
-    run = ["--config=configs/digits.py", f"--workdir={tmp_path / 'new'}", *flags]
-    says = [f"parallel.coordinator = 'auto': {what} runs in one process; leave it empty"]
-    refused(*run, "--config.parallel.coordinator=auto", says=says, module=module)
-    assert not (tmp_path / "new").exists()
