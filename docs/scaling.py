@@ -7,6 +7,7 @@ A file is what ``python -m ec_jax.preflight --json=FILE`` wrote for one config a
 compares page and files.
 """
 
+import importlib
 import json
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def page() -> str:
     printed = report.text(json.loads(EXAMPLE.read_text()))
     parts = {"example": f"```text\n{printed}\n```\n"}
     parts |= {f"{c} {stage}": _table(c, stage) for c in CONFIGS for stage in STAGES.split(",")}
+    parts["costs"] = _costs()
     for name, part in parts.items():
         start, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, _, rest = text.partition(start)
@@ -93,6 +95,22 @@ def _table(config: str, stage: str) -> str:
     lines = ["| " + " | ".join(_COLUMNS) + " |", "| --- |" + " ---: |" * (len(_COLUMNS) - 2)]
     lines[1] += " --- |"
     lines += ["| " + " | ".join(_row(*found)) + " |" for found in _found(config, stage)]
+    return "\n".join(lines) + "\n"
+
+
+def _costs() -> str:
+    """The least that the programs cost which were compiled, by the roofline."""
+    lines = ["| config | topology | steps | seconds, at least | chip-hours, at least | a checkpoint, GB, at most |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
+    for config in CONFIGS[1:]:  # digits cost nothing
+        steps = importlib.import_module(f"configs.{config}").get_config().unlearn.steps
+        for found, program in _found(config, "unlearn"):
+            if "seconds" in program:
+                of_step = max(v for k, v in program["seconds"].items() if k != "binds")
+                hours = steps * of_step * found["chips"] / 3600
+                row = (f"{steps:,}", _short(steps * of_step), _short(hours))
+                held = _short(program["hbm"]["held"] / 1e9)
+                lines.append("| " + " | ".join((config, found["topology"], *row, held)) + " |")
     return "\n".join(lines) + "\n"
 
 
