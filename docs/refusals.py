@@ -58,7 +58,7 @@ def _run(case: Any, folder: Path) -> dict[str, Any]:
     arguments, _ = case.placed(folder)
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, *case.start, *arguments],
+        [*case.start, *arguments],
         capture_output=True,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,

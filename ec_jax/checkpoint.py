@@ -176,6 +176,13 @@ def damage(step: Path) -> str:
     return ""
 
 
+def _newest(folder: Path) -> int | None:
+    """The first process's: elsewhere a common disk may still show what that one has renamed."""
+    here = latest_step(folder)
+    step = processes.of_first(-1 if here is None else here)
+    return None if step < 0 else step
+
+
 def mend(folder: Path) -> list[dict[str, Any]]:
     """Sets damaged steps aside, newest first, down to one that is whole.
 
@@ -189,7 +196,7 @@ def mend(folder: Path) -> list[dict[str, Any]]:
       For each of them ``step``, ``reason`` and ``moved`` (where to); none where all is well.
     """
     found = []
-    while (step := latest_step(folder)) is not None:
+    while (step := _newest(folder)) is not None:
         place = folder / str(step)
         why = damage(place)  # in all processes, as they read arrays together
         if not processes.any_process(bool(why)):

@@ -28,7 +28,8 @@ def end(status: int, line: str) -> NoReturn:
       line: what went wrong; line breaks become spaces, control characters escapes.
     """
     line = printable(shortened(" ".join(line.split()), _LINE))
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"error: {line}\n")  # at once: several processes may share it
+    sys.stderr.flush()
     sys.exit(status)
 
 

@@ -22,6 +22,11 @@ METRICS = tuple(_METRICS.split())  # those of ec_jax/evaluation/suite.py
 WEIGHTS = ("uniform", "linear", "geometric", "reversed", "late")  # named layer weights
 
 
+# What each of several processes may have for itself.
+_OWN = (
+    *("data.data_dir", "data.manual_dir", "evaluation.transfer_dir"),
+    *("parallel.coordinator", "parallel.process"),
+)
 _COUNT, _COUNT_OR_0 = (Number(low, rules.INT32, integer=True) for low in (1, 0))
 _AT_LEAST_0, _ABOVE_0 = Number(0), Number(0, closed=False)
 
@@ -352,6 +357,12 @@ def check_batches(config: Any, devices: int) -> None:
             raise InputError(
                 f"data.{name}", size, f"is not divisible by {devices} devices; use {near}"
             )
+
+
+def in_common(config: Any) -> dict[str, str]:
+    """{field: its value as text} of what the processes of one run must agree in."""
+    fields = flatten(resolved(config))
+    return {name: repr(value) for name, value in fields.items() if name not in _OWN}
 
 
 def resolved(config: Any) -> dict[str, Any]:

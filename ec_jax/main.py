@@ -72,6 +72,7 @@ def _run_together(config: Any, workdir: str, command: str) -> NoReturn:
 
     def work() -> None:
         with processes.together():
+            processes.check_same(config_lib.in_common(config))
             Experiment(config, workdir, command).run()
 
     try:

@@ -43,7 +43,20 @@ def make_mesh(devices: int = 0) -> Mesh:
         raise InputError("parallel.devices", devices, remedy)
     share = (devices or len(found)) // count
     own = [[d for d in found if d.process_index == process] for process in range(count)]
-    return Mesh(np.array([device for some in own for device in some[:share]]), (AXIS,))
+    mesh = Mesh(np.array([device for some in own for device in some[:share]]), (AXIS,))
+    if count > 1:
+        _connect(mesh)
+    return mesh
+
+
+def _connect(mesh: Mesh) -> None:
+    """Makes a first exchange, for which Gloo waits half a minute; for others as long as it takes.
+
+    What comes first else may be a step that one process has compiled a minute before another.
+    """
+    total = over_rows(lambda _, rows: jax.lax.psum(jnp.sum(rows), AXIS), mesh)
+    own = np.ones(mesh.size // jax.process_count(), np.float32)
+    jax.block_until_ready(total((), shard(own, mesh)))
 
 
 def one_device() -> Mesh:
@@ -132,9 +145,24 @@ def whole_result(program: Callable, mesh: Mesh, **options: Any) -> Callable:
     return jax.jit(program, out_shardings=NamedSharding(mesh, PartitionSpec()), **options)
 
 
+def cut_result(program: Callable, mesh: Mesh) -> Callable:
+    """``jax.jit`` of a program over arrays that are cut over the devices, as its results are."""
+    return jax.jit(program, out_shardings=NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
 def here(tree: Any) -> Any:
     """Arrays that are whole on every device, as arrays of one device of this process."""
     return jax.tree.map(lambda a: a.addressable_data(0), tree)
+
+
+def own_part(tree: Any) -> Any:
+    """Of arrays that are cut over the devices the rows on this process's, as NumPy arrays."""
+
+    def rows(array: jax.Array) -> np.ndarray:
+        parts = sorted(array.addressable_shards, key=lambda part: part.index[0].start or 0)
+        return np.concatenate([np.asarray(part.data) for part in parts])
+
+    return jax.tree.map(rows, tree)
 
 
 def flops(program: Any, *arguments: Any) -> int | None:

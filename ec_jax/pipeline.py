@@ -159,14 +159,10 @@ class Experiment:
         return stage == "proxy" and "proxy" not in self._method.needs
 
     def _check_same(self) -> None:
-        """Refuses processes of which one has another config or other data."""
-        if processes.alone():
-            return
-        told = {"config": records.config_digest(config_lib.resolved(self.config))}
-        if self.stages != ("report",):
+        """Refuses processes of which one has other data."""
+        if not processes.alone() and self.stages != ("report",):
             data = records.data(self.scenario)
-            told |= {f"data, {split}": found["sha256"] for split, found in data.items()}
-        processes.check_same(told)
+            processes.check_same({split: found["sha256"] for split, found in data.items()})
 
     # Records.
 
@@ -235,16 +231,14 @@ class Experiment:
                 else:
                     training, start = prepare.with_parameters(training, start, context)
                     extras = method.prepare(context)
-            optimizer = make_optimizer(
-                self.config[training.group].optimizer,
-                training.steps,
-                head_only=training.head_only,
-            )
+            group = self.config[training.group].optimizer
+            optimizer = make_optimizer(group, training.steps, head_only=training.head_only)
             state = create(network, start, optimizer, training.trained, tuple(training.streams))
             state = parallel.replicate(state, self.scenario.mesh)
             before = {"seconds": 0.0, "images": 0, "flops": 0}
             if method:
                 before = prepare.cost(time.monotonic() - began, method, context, batches)
+            models = context = start = None  # training needs their memory
             if not training.steps:  # a closed form, or modules.epochs = 0: fresh modules
                 checkpoints.save(state, {**before, "steps": 0})
                 return True

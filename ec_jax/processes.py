@@ -15,12 +15,13 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ec_jax import termination
 from ec_jax.errors import MISSED, InputError, TrainingError
 
 MOST_VIRTUAL = 64  # devices that one CPU is asked to play; more only grow slower
 FROM_CLUSTER = "auto"  # of ``join``: the environment says where the others are
 _WAIT = 300  # seconds for the others to start
+_LEAVE = 15  # seconds for the others to come to the end, too
+_PIECE = 2**26  # bytes of what is gathered at once
 # Seconds after which a process that says nothing counts as lost. What it was computing with the
 # others fails sooner; this is for those that it left waiting.
 _SILENCE = 40
@@ -50,8 +51,9 @@ def join(coordinator: str, processes: int, process: int, devices: int = 0) -> No
             *named,
             initialization_timeout=_WAIT,
             heartbeat_timeout_seconds=_SILENCE,
-            shutdown_timeout_seconds=_SILENCE,
+            shutdown_timeout_seconds=_LEAVE,
         )
+        wait("joined")  # Gloo's first exchange waits for half a minute, later ones do not end
     except (RuntimeError, ValueError) as error:
         remedy = (
             f"the other processes cannot be joined ({str(error).splitlines()[0]}); "
@@ -65,6 +67,8 @@ _AMONG_PROCESSES = (
     *("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "sync_global_devices", "oordination service"),
     *("Connection closed by peer", "Connection reset by peer", "NCCL", "heartbeat"),
 )
+
+_left_alone: list[bool] = []  # not empty: the others are not there any more
 
 
 def misses_another(error: BaseException) -> bool:
@@ -92,15 +96,24 @@ def together() -> Iterator[None]:
     except Exception as error:
         if not misses_another(error):
             raise
+        _left_alone.append(True)
         reason = str(error).splitlines()[0][:200]
         this = f"process {jax.process_index()} of {jax.process_count()}"
         raise TrainingError(f"{this}: {MISSED} ({reason})") from error
 
 
+_AT_ONCE = (1, 130)  # what no other process sees coming
+
+
 def leave(status: int) -> NoReturn:
-    """Ends this process: when the others do where all end together, else at once."""
-    if status in (0, termination.STATUS):
-        with contextlib.suppress(Exception):  # one of the others was faster
+    """Ends this process, with the others where they end, too.
+
+    JAX aborts those that are a moment behind the first process. So every process that has come to
+    an end which all come to waits for the others, ``_LEAVE`` seconds at most: one that was alone in
+    it, such as with a full disk, cannot know that.
+    """
+    if status not in _AT_ONCE and not _left_alone:
+        with contextlib.suppress(Exception):  # one of the others was faster, or never comes
             jax.distributed.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -121,6 +134,22 @@ def wait(name: str) -> None:
     """Returns when all processes are at this place of the program, ``name``."""
     if not alone():
         multihost_utils.sync_global_devices(name)
+
+
+def gather(array: np.ndarray) -> np.ndarray:
+    """[p, n, ...]: the arrays [n, ...] of all p processes, all of one shape."""
+    if alone():
+        return array[None]
+    whole = np.empty((jax.process_count(), *array.shape), array.dtype)
+    step = max(_PIECE // max(whole[:, :1].nbytes, 1), 1)
+    for i in range(0, len(array), step):
+        whole[:, i : i + step] = multihost_utils.process_allgather(array[i : i + step])
+    return whole
+
+
+def of_first(number: int) -> int:
+    """The first process's number; all must ask at the same place of the program."""
+    return int(gather(np.array([number]))[0, 0])
 
 
 def any_process(said: bool) -> bool:

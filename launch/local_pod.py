@@ -42,21 +42,21 @@ def main(arguments: Sequence[str]) -> int:
     if not flags:
         remedy = "give flags of ec_jax.main after --, e.g. -- --config=configs/digits.py"
         raise InputError("--", None, remedy)
-    where = f"localhost:{_free_port()}"
-    group = [
-        subprocess.Popen(
-            [
+    where, group = f"localhost:{_free_port()}", []
+    try:
+        for process in range(asked.processes):
+            run = [
                 *(sys.executable, "-m", "ec_jax.main", *flags),
                 f"--config.parallel.coordinator={where}",
                 f"--config.parallel.processes={asked.processes}",
                 f"--config.parallel.process={process}",
                 f"--config.parallel.devices={asked.processes * asked.devices}",
-            ],
-            env=command.environment(),
-        )
-        for process in range(asked.processes)
-    ]
-    return _wait(group)
+            ]
+            group.append(subprocess.Popen(run, env=command.environment()))
+        return _wait(group)
+    except BaseException:  # a signal amid the starts
+        _end(group, signal.SIGTERM)
+        raise
 
 
 def _wait(group: Sequence[subprocess.Popen]) -> int:

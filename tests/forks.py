@@ -3,8 +3,8 @@
     python tests/forks.py < CALLS > RESULTS
 
 CALLS is JSON: a list of {"module", "arguments", "cwd"}; RESULTS has {"status", "out", "err"} each,
-of ``python -m MODULE ARGUMENTS`` in that folder; where the module is a path ending in ``.py``, of
-that program, and where it is ``-c``, of the code. What hangs ends with status 124.
+of ``python -m MODULE ARGUMENTS`` in that folder; where the module is a path ending in ``.py`` or
+``.sh``, of that program, and where it is ``-c``, of the code. What hangs ends with status 124.
 """
 
 import importlib
@@ -81,6 +81,8 @@ def _become(module, arguments, cwd, out, err):
         sys.modules.pop(module, None)
         if module == "-c":
             exec(arguments[0], {"__name__": "__main__"})
+        elif module.endswith(".sh"):
+            os.execvp("bash", ["bash", module, *arguments])
         elif module.endswith(".py"):
             runpy.run_path(module, run_name="__main__")
         else:

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ class Case:
     """One command line.
 
     Attributes:
-      module: of ``python -m MODULE``; a path ending in ``.py`` of ``python PATH``; ``-c``.
+      module: of ``python -m MODULE``; a program's path, ending in ``.py`` or ``.sh``; ``-c``.
       arguments: of the command.
       says: parts of the one line on stderr, in their order.
       status: with which the command ends.
@@ -40,9 +41,11 @@ class Case:
 
     @property
     def start(self) -> list[str]:
-        """What follows ``python``, before the arguments."""
+        """The command before the arguments."""
+        if self.module.endswith(".sh"):
+            return ["bash", self.module]
         alone = self.module == "-c" or self.module.endswith(".py")
-        return [self.module] if alone else ["-m", self.module]
+        return [sys.executable, *(["-m"] * (not alone)), self.module]
 
     def placed(self, folder: Path) -> tuple[list[str], list[str]]:
         """(arguments, parts of the line) of the case in this folder, whose files are made."""
@@ -671,6 +674,28 @@ LAUNCHERS = (
         "--config.method=ec,mine:build",
         says=("--sweep = 'method=mine:build': cannot be a row's name",),
     ),
+)
+
+TPU = ("--name=ec", "--zone=here-a", "--type=v5litepod-16")
+
+
+def _tpu(*arguments: str, says: str) -> Case:
+    return Case("launch/tpu_pod.sh", arguments, (says,))
+
+
+LAUNCHERS += (
+    _tpu(says="--name: give it, e.g. --name=ec"),
+    _tpu(*TPU[:2], says="--type: give it"),
+    _tpu(*TPU, "--retries=x", *NEW_RUN, says="--retries = 'x': give an integer >= 0"),
+    _tpu(*TPU, "--sopt", *NEW_RUN, says="--sopt: no such flag, or no value; see --help"),
+    _tpu(
+        *TPU,
+        "--module=os",
+        *NEW_RUN,
+        says="--module = 'os': give ec_jax.main or ec_jax.sweep",
+    ),
+    _tpu(*TPU, "--", "--config=x", says="--workdir: give it after --"),
+    _tpu(*TPU, "--", "--workdir=gs://a/b", says="--workdir = 'gs://a/b': is no folder; mount it"),
 )
 
 CASES = (*FIELDS, *FLAGS, *CONFIGS, *WORKDIRS, *PICTURES, *GRIDS, *COMPARISONS, *AUDITS)

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 
 import forks
 import pytest
@@ -67,9 +66,7 @@ def test_a_process_of_its_own_says_the_same(results, tmp_path):
         folder = tmp_path / str(i)
         folder.mkdir()
         arguments, says = case.placed(folder)
-        alone = subprocess.run(
-            [sys.executable, *case.start, *arguments], capture_output=True, text=True, cwd=ROOT
-        )
+        alone = subprocess.run([*case.start, *arguments], capture_output=True, text=True, cwd=ROOT)
         assert (alone.returncode, alone.stdout) == (done["status"], done["out"])
         assert alone.stderr.startswith("error: ")
         assert alone.stderr.count("\n") == 1

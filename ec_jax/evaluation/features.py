@@ -1,6 +1,7 @@
 """Activations of one model on one split, and what the metrics compare them with."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import numpy as np
 import tqdm
 from jax.sharding import Mesh
 
+from ec_jax import processes
 from ec_jax.data import augment
 from ec_jax.models.network import Network, Variables
 
@@ -96,7 +98,8 @@ def extract(
       batch_size: images a call, >= 1.
       name: what is shown while it runs: a bar on a terminal, elsewhere one line. Empty: nothing.
       watch: called with {model: maps} of every batch and the number of its valid rows.
-      part: (i, n): the models take the i-th of n equal parts of every batch, and give the whole.
+      part: (i, n): this is the i-th of n processes, all of which do the same; its models take the
+        i-th of n equal parts of every batch and give that. ``watch`` is shown all of it.
 
     Returns:
       {model: Features of the n examples, in order}.
@@ -119,7 +122,7 @@ def extract(
         empty = np.zeros((share, *images.shape[1:]), images.dtype)
         rooms = {model: _allocate(forward(empty), 0) for model, forward in forwards.items()}
         return {model: _features(*room, labels) for model, room in rooms.items()}
-    rooms = {}
+    rooms, alone = {}, part[1] == 1
     starts = range(0, count, batch_size)
     firsts = [start + part[0] * share for start in starts]
     batches = _ahead(images, [_within(first, share, count) for first in firsts])
@@ -128,13 +131,25 @@ def extract(
         padded = np.concatenate([batch, np.repeat(batch[-1:], share - len(batch), axis=0)])
         # All are started before the first is waited for.
         results = {model: forward(padded) for model, forward in forwards.items()}
+        # Of several processes each has its own rows of every batch, the padding too.
+        own = rows if alone else slice(start // part[1], start // part[1] + share)
         for model, result in results.items():
             if model not in rooms:
-                rooms[model] = _allocate(result, count)
-            _fill(rooms[model], result, rows)
+                rooms[model] = _allocate(result, count if alone else len(starts) * share)
+            _fill(rooms[model], result, own)
         if watch:
             watch({model: result[2] for model, result in results.items()}, rows.stop - start)
+    if not alone:
+        whole = functools.partial(_whole, share=share, count=count)
+        rooms = {model: jax.tree.map(whole, room) for model, room in rooms.items()}
     return {model: _features(*room, labels) for model, room in rooms.items()}
+
+
+def _whole(own: np.ndarray, share: int, count: int) -> np.ndarray:
+    """The rows of all processes, of which each has ``share`` of every batch."""
+    turns = processes.gather(own)
+    turns = turns.reshape(len(turns), -1, share, *own.shape[1:]).swapaxes(0, 1)
+    return turns.reshape(-1, *own.shape[1:])[:count]
 
 
 def _within(first: int, size: int, count: int) -> slice:
@@ -173,7 +188,7 @@ def _allocate(result: tuple, count: int) -> _Room:
 
 
 def _fill(room: _Room, result: tuple, rows: slice) -> None:
-    size = rows.stop - rows.start
+    size = rows.stop - rows.start  # the padding is left out
     for point, values in result[0].items():
         room[0][point][rows] = np.asarray(values)[:size]
     room[1][rows] = np.asarray(result[1])[:size]

@@ -68,7 +68,9 @@ def _features(
     streamed: dict[str, dict[str, float]] = {name: {} for name in models}
     for split, rows in scenario.measured.items():
         images, labels = scenario.data.images_and_labels(split, rows)
-        watch = StreamedCKA(models, suite.REFERENCES) if compares_maps(scenario) else None
+        watch = None
+        if compares_maps(scenario):
+            watch = StreamedCKA(models, suite.REFERENCES, scenario.mesh)
         batch, title = batch_size(scenario), f"evaluate: {split}"
         parts = extract(forwards, images, labels, batch, title, watch, parallel.part())
         for name, part in parts.items():
@@ -114,14 +116,17 @@ def as_network(tree: Variables) -> Variables:
 
 def _bound(forward: Any, variables: Variables, mesh: jax.sharding.Mesh) -> Any:
     def bound(images: Any) -> Any:
-        found = forward(variables, parallel.shard(images, mesh))
-        return found if processes.alone() else parallel.here(found)
+        *kept, maps = forward(variables, parallel.shard(images, mesh))
+        return (*(kept if processes.alone() else parallel.own_part(kept)), maps)
 
     return bound
 
 
 def make_forward(scenario: Scenario) -> Any:
-    """``(variables, uint8 images) -> (pooled features, logits, maps)``, compiled once."""
+    """``(variables, uint8 images) -> (pooled features, logits, maps)``, compiled once.
+
+    The results stay cut over the devices as the images are.
+    """
     network, (mean, std) = scenario.network(modules=False), scenario.moments
 
     def forward(variables, images):
@@ -133,8 +138,7 @@ def make_forward(scenario: Scenario) -> Any:
             maps if compares_maps(scenario) else {},
         )
 
-    # Of several processes each gets all of it: every one of them has the features of all images.
-    return jax.jit(forward) if processes.alone() else parallel.whole_result(forward, scenario.mesh)
+    return parallel.cut_result(forward, scenario.mesh)
 
 
 def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Subject]:

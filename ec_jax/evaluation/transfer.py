@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from jax.sharding import Mesh
 
-from ec_jax import parallel
+from ec_jax import parallel, processes
 from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError
 from ec_jax.evaluation import knn
@@ -41,7 +41,7 @@ def measure(
     """
     found: dict[str, dict[str, float]] = {model: {} for model in forwards}
     for name, read in sets if forwards else ():
-        data = read()
+        data = processes.by_first(read, f"transfer, {name}")
         if neighbors > (images := len(data.train_labels)):
             remedy = f"{name} has {images} training images; at most that"
             raise InputError("evaluation.neighbors", neighbors, remedy)

@@ -56,7 +56,7 @@ def main(config: Any, flags: Any) -> None:
     count, target = chips.chips(flags.topology), None
     if flags.json is not None:
         target = _writable(flags.json)
-    config = _scaled(config, flags.batches_for, count)
+    config, meant = _scaled(config, flags.batches_for, count)
     config_lib.validate(config, data_there=False)
     if config.parallel.devices not in (0, count):
         remedy = f"{flags.topology} has {count} chips; use 0 for all"
@@ -71,7 +71,7 @@ def main(config: Any, flags: Any) -> None:
 
     _without_cache()
     command = shlex.join(["python", "-m", "ec_jax.preflight", *sys.argv[1:]])
-    found = report.preflight(config, flags.topology, command)
+    found = report.preflight(config, flags.topology, command, meant)
     print(report.text(found), flush=True)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,10 +95,10 @@ def _writable(given: str) -> Path:
     return path
 
 
-def _scaled(config: Any, spec: str | None, count: int) -> Any:
-    """The config whose batches have as many images a chip as it has for N chips."""
+def _scaled(config: Any, spec: str | None, count: int) -> tuple[Any, int | None]:
+    """The config whose batches have as many images a chip as it has for N chips; N."""
     if spec is None:
-        return config
+        return config, None
     if not re.fullmatch("[1-9][0-9]{0,5}", spec):
         raise InputError("--batches_for", spec, "give a number of chips, e.g. --batches_for=8")
     meant = int(spec)
@@ -109,7 +109,7 @@ def _scaled(config: Any, spec: str | None, count: int) -> Any:
             remedy = f"data.{name} = {config.data[name]} are no whole images a chip; give another"
             raise InputError("--batches_for", spec, remedy)
         config.data[name] = size // meant
-    return config.lock()
+    return config.lock(), meant
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from ec_jax import scenario as scenario_lib
 from ec_jax.data import splits
 from ec_jax.data.sources import Dataset
 from ec_jax.errors import InputError, TrainingError
-from ec_jax.evaluation import cka, measure, suite
+from ec_jax.evaluation import cka, measure, streamed, suite
 from ec_jax.methods import Context, Method
 from ec_jax.models.network import Network
 from ec_jax.preflight import chips
@@ -261,7 +261,7 @@ def _evaluation(scenario: Unread) -> list[Program]:
     images = placed(devices, images, cut=True)
     forward = measure.make_forward(scenario)
     # All models are on the devices, and each is called before the first one's results are read.
-    others = (models - 1) * _size(variables)
+    others = (models - 1) * _size(variables) + _size(scenario.resident or {})
     found = [Program("evaluate", forward, (variables, images), count, others, models - 1)]
     if measure.compares_maps(scenario):
         maps = placed(devices, jax.eval_shape(forward, variables, images)[2], cut=True)
@@ -269,11 +269,12 @@ def _evaluation(scenario: Unread) -> list[Program]:
         state = placed(devices, jax.eval_shape(lambda: cka.init(models, references)))
         mask = placed(devices, jax.ShapeDtypeStruct((count,), bool))
         # Those of the other points, and the models.
-        rest = models * (_size(maps) + _size(variables))
+        rest = models * (_size(maps) + _size(variables)) + _size(scenario.resident or {})
+        update = streamed.make_update(devices)
         for point, array in maps.items():
             arguments = (state, (array,) * models, (array,) * references, mask)
             held = max(rest - (models + references) * _size(array), 0)
-            found.append(Program(f"evaluate (CKA, {point})", cka.update, arguments, count, held))
+            found.append(Program(f"evaluate (CKA, {point})", update, arguments, count, held))
     return found
 
 

@@ -24,13 +24,16 @@ _READ = {
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax")
 
 
-def preflight(config: Any, topology: str, command: str = "") -> dict[str, Any]:
+def preflight(
+    config: Any, topology: str, command: str = "", meant: int | None = None
+) -> dict[str, Any]:
     """Compiles a config's programs for a topology.
 
     Args:
       config: validated.
       topology: a known one.
       command: that asked for it.
+      meant: chips for which the batches were meant that the command names; None: for these.
 
     Returns:
       What the file of ``--json`` holds.
@@ -59,7 +62,7 @@ def preflight(config: Any, topology: str, command: str = "") -> dict[str, Any]:
         "batches": {name: config.data[name] for name in chips.BATCHES},
         "programs": found,
         "fits": not failed,
-        "remedy": _remedy(config, topology, failed) if failed else None,
+        "remedy": _remedy(config, topology, failed, meant) if failed else None,
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }
 
@@ -76,11 +79,17 @@ def _compiled(
     return found
 
 
-def _remedy(config: Any, topology: str, failed: Collection[str]) -> dict[str, Any]:
+def _remedy(
+    config: Any, topology: str, failed: Collection[str], meant: int | None
+) -> dict[str, Any]:
     """The first change with which all that does not fit does, and those that were tried before."""
     tried = []
-    for changes, there in _candidates(config, topology, failed):
-        flags = [f"--config.{field}={_word(value)}" for field, value in changes.items()]
+    for changes, there in _candidates(config, topology, failed, meant):
+        # The command that gets these flags scales batches itself.
+        given = {
+            f: _unscaled(v, topology, meant) if "batch" in f else v for f, v in changes.items()
+        }
+        flags = [f"--config.{field}={_word(value)}" for field, value in given.items()]
         flags += [f"--topology={there}"] if there != topology else []
         changed = config.copy_and_resolve_references().unlock()
         changed.update_from_flattened_dict(changes)
@@ -96,24 +105,34 @@ def _remedy(config: Any, topology: str, failed: Collection[str]) -> dict[str, An
 
 
 def _candidates(
-    config: Any, topology: str, failed: Collection[str]
+    config: Any, topology: str, failed: Collection[str], meant: int | None
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Changes from the one that costs least: time, digits, smaller batches, more chips."""
 
     def cut(by: int) -> dict[str, int]:
         sizes = {n: config.data[n] for name in failed for n in _READ[name.partition(" ")[0]]}
-        return {f"data.{name}": size // by for name, size in sizes.items() if size >= by}
+        smaller = {f"data.{name}": size // by for name, size in sizes.items() if size >= by}
+        return smaller if all(_unscaled(s, topology, meant) for s in smaller.values()) else {}
 
     remat = {} if config.model.remat else {"model.remat": True}
     narrow = {} if config.model.dtype == "bfloat16" else {"model.dtype": "bfloat16"}
     both = remat | narrow
     found = [(changes, topology) for changes in (remat, narrow, both, cut(2), both | cut(2))]
-    if there := chips.larger(topology):
+    # With ``meant`` more chips get more images, and no chip fewer.
+    if meant is None and (there := chips.larger(topology)):
         found += [({}, there), (both, there)]
     found += [(both | cut(by), topology) for by in (4, 8)]
     for i, candidate in enumerate(found):
         if candidate not in found[:i] and candidate != ({}, topology):
             yield candidate
+
+
+def _unscaled(size: int, topology: str, meant: int | None) -> int:
+    """The batch that ``--batches_for`` makes so large; 0 where there is none."""
+    count = chips.chips(topology)
+    if meant is None:
+        return size
+    return size * meant // count if size * meant % count == 0 else 0
 
 
 def _word(value: Any) -> str:
@@ -172,8 +191,8 @@ def _exchanged(program: Mapping[str, Any]) -> str:
     ]
     written = program["written"]
     share = 100 * written["gathered"] / max(sum(written.values()), 1)
-    gathers = f"; {share:.1f} % of what is sent is gathered, the rest are sums" if share else ""
-    return f"{program['name']}: {', '.join(parts)}{gathers}"
+    gathers = f"; as it is written, {share:.1f} % of it is gathered, the rest are sums"
+    return f"{program['name']}: {', '.join(parts)}{gathers if share else ''}"
 
 
 def _outcome(found: Mapping[str, Any]) -> str:

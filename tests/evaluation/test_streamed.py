@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ec_jax import parallel
 from ec_jax.evaluation.streamed import StreamedCKA
 
 REFERENCES = ("original", "oracle")
@@ -37,7 +38,7 @@ def batches(seed, sizes=(7, 7)):
 
 
 def stream(parts, valid):
-    watch = StreamedCKA(parts[0], REFERENCES)
+    watch = StreamedCKA(parts[0], REFERENCES, parallel.one_device())
     for maps, count in zip(parts, valid, strict=True):
         watch({m: {p: jnp.asarray(a) for p, a in ps.items()} for m, ps in maps.items()}, count)
     return watch

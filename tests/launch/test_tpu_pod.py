@@ -280,26 +280,6 @@ def test_the_checkout_is_brought_whole_without_what_git_ignores(cloud):
     assert not [n for n in names if "__pycache__" in n or n.startswith((".git/", ".pytest_cache"))]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "--name: give it, e.g. --name=ec"),
-        (TPU[:2], "--type: give it"),
-        ([*TPU, "--retries=x", "--", *RUN], "--retries = 'x': give an integer >= 0"),
-        ([*TPU, "--sopt", "--", *RUN], "--sopt: no such flag, or no value; see --help"),
-        ([*TPU, "--module=os", "--", *RUN], "--module = 'os': give ec_jax.main or ec_jax.sweep"),
-        ([*TPU, "--", "--config=x"], "--workdir: give it after --"),
-        ([*TPU, "--", "--workdir=gs://a/b"], "--workdir = 'gs://a/b': is no folder; mount it"),
-    ],
-)
-def test_mistakes_are_one_line(cloud, arguments, says):
-    status, out, errors = cloud.launch(*arguments, **{"is": ""})
-    assert (status, out) == (2, "")
-    assert errors.startswith(f"error: {says}")
-    assert len(errors.splitlines()) == 1
-    assert cloud.asked() == []
-
-
 def test_shellcheck_finds_nothing():
     shellcheck = Path(sys.executable).parent / "shellcheck"  # of requirements-dev.txt
     done = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True)
