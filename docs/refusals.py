@@ -62,6 +62,7 @@ def _run(case: Any, folder: Path) -> dict[str, Any]:
         capture_output=True,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},  # libtpu has much to say where there is no TPU
         timeout=300,
     )
     seconds = time.monotonic() - began

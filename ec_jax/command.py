@@ -6,6 +6,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,18 +28,37 @@ def end(status: int, line: str) -> NoReturn:
       status: the exit status.
       line: what went wrong; line breaks become spaces, control characters escapes.
     """
-    line = printable(shortened(" ".join(line.split()), _LINE))
-    sys.stderr.write(f"error: {line}\n")  # at once: several processes may share it
-    sys.stderr.flush()
+    _say(line)
     sys.exit(status)
 
 
-def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> None:
+def _say(line: str) -> None:
+    line = printable(shortened(" ".join(line.split()), _LINE))
+    sys.stderr.write(f"error: {line}\n")  # at once: several processes may share it
+    sys.stderr.flush()
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends the process without waiting for what libraries are doing in threads of theirs.
+
+    A program that is being compiled while Python takes itself apart would end in a crash.
+    """
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def finish(
+    work: Callable[[], None],
+    *,
+    interrupted: str = "interrupted",
+    leave: Callable[[int], NoReturn] = _leave,
+) -> None:
     """Calls ``work``; what it raises on purpose ends the process with one line.
 
     Args:
       work: all that the command does, the reading of its arguments included.
       interrupted: the line for Ctrl-C; for SIGTERM it is the same with another word.
+      leave: ends the process then, with the status.
     """
     # Orbax tells of every file that it opens, and its threads of errors that it raises as well.
     logging.set_verbosity(logging.FATAL)
@@ -55,9 +75,11 @@ def finish(work: Callable[[], None], *, interrupted: str = "interrupted") -> Non
         where = error.filename or "a file of the results"
         end(3, f"{where}: {reason}; free some space and give the same command again")
     except KeyboardInterrupt:
-        end(130, interrupted)
+        _say(interrupted)
+        leave(130)
     except termination.Terminated:
-        end(termination.STATUS, interrupted.replace("interrupted", "terminated"))
+        _say(interrupted.replace("interrupted", "terminated"))
+        leave(termination.STATUS)
 
 
 def environment() -> dict[str, str]:
@@ -97,4 +119,5 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """What argparse calls for a mistake."""
         name, _, remedy = message.removeprefix("argument ").partition(": ")
-        raise InputError(name, None, remedy or "see --help")
+        given = re.match("invalid .*: '(.*?)'", remedy)
+        raise InputError(name, given and given[1], remedy or "see --help")

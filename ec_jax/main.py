@@ -76,7 +76,7 @@ def _run_together(config: Any, workdir: str, command: str) -> NoReturn:
             Experiment(config, workdir, command).run()
 
     try:
-        finish(work, interrupted=INTERRUPTED)
+        finish(work, interrupted=INTERRUPTED, leave=processes.leave)
         processes.leave(0)
     except SystemExit as end:
         processes.leave(end.code)

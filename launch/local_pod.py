@@ -18,19 +18,22 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent.parent
 sys.path.append(str(HERE))
 
-from ec_jax import command  # noqa: E402
+from ec_jax import command, config_file  # noqa: E402
+from ec_jax import config as config_lib  # noqa: E402
+from ec_jax import main as run_command  # noqa: E402
 from ec_jax.errors import InputError  # noqa: E402
 
 PATIENCE = 90  # seconds in which the others end by themselves when one has failed
 _EACH = 0.1  # seconds between two looks at them
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the pod that the arguments describe; returns its exit status."""
+def main(arguments: Sequence[str]) -> None:
+    """Runs the pod that the arguments describe, and ends with its exit status."""
     parser = command.Parser(prog="launch/local_pod.py", description=__doc__)
     parser.add_argument("--processes", type=int, default=2, help="how many processes, >= 1")
     parser.add_argument("--devices", type=int, default=1, help="of each process, >= 1")
@@ -42,15 +45,30 @@ def main(arguments: Sequence[str]) -> int:
     if not flags:
         remedy = "give flags of ec_jax.main after --, e.g. -- --config=configs/digits.py"
         raise InputError("--", None, remedy)
+
+    def work(config: Any, found: Any) -> None:
+        # Mistakes are said once, and not by every process.
+        if not found.workdir:
+            raise config_file.missing("workdir", found.workdir, run_command.FLAGS)
+        config_lib.validate(config)
+        config_lib.check_batches(config, asked.processes * asked.devices)
+        sys.exit(_run(asked.processes, asked.devices, flags))
+
+    sys.argv = [sys.argv[0], *flags]
+    config_file.run(work, run_command.FLAGS, interrupted=run_command.INTERRUPTED)
+
+
+def _run(processes: int, devices: int, flags: Sequence[str]) -> int:
+    """Starts the processes and waits for them; the exit status of all."""
     where, group = f"localhost:{_free_port()}", []
     try:
-        for process in range(asked.processes):
+        for process in range(processes):
             run = [
                 *(sys.executable, "-m", "ec_jax.main", *flags),
                 f"--config.parallel.coordinator={where}",
-                f"--config.parallel.processes={asked.processes}",
+                f"--config.parallel.processes={processes}",
                 f"--config.parallel.process={process}",
-                f"--config.parallel.devices={asked.processes * asked.devices}",
+                f"--config.parallel.devices={processes * devices}",
             ]
             group.append(subprocess.Popen(run, env=command.environment()))
         return _wait(group)
@@ -95,4 +113,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    command.finish(lambda: sys.exit(main(sys.argv[1:])))
+    command.finish(lambda: main(sys.argv[1:]))

@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -168,12 +168,20 @@ def submit(
     parameters = _parameters(name, values)
     if values["dry_run"]:
         line = shlex.join([sys.executable, *arguments])
-        return scripts._make_sbatch_string(command=line, folder=folder, **parameters)
+        script = scripts._make_sbatch_string(command=line, folder=folder, **parameters)
+        told = (
+            "# What Slurm is asked for; as a job the run is also told of its end and queued again."
+        )
+        return f"{told}\n{script}"
     executor = submitit.SlurmExecutor(folder, max_num_timeout=values["timeouts"])
     executor.update_parameters(**parameters)
     # Jobs unpickle what is in there.
+    new = not folder.exists()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with workdir.locked(folder):  # what others are about to submit looks like what is left here
+    with (
+        _gone_if_empty(folder, new),
+        workdir.locked(folder),
+    ):  # what others are about to submit looks like what is left here
         before = _unsubmitted(folder)
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what it raises
@@ -183,6 +191,18 @@ def submit(
                 left.unlink()
             said = str(error).strip() or "no reason given"
             raise InputError("sbatch", name, f"refused: {said.splitlines()[-1]}") from error
+
+
+@contextlib.contextmanager
+def _gone_if_empty(folder: Path, new: bool) -> Iterator[None]:
+    """Takes a folder that was made for a job away again, if that was refused."""
+    try:
+        yield
+    except InputError:
+        if new:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+        raise
 
 
 def _unsubmitted(folder: Path) -> set[Path]:
@@ -238,7 +258,7 @@ def main(arguments: Sequence[str]) -> None:
     def work(config: Any, found: Any) -> None:
         if not found.workdir:
             raise config_file.missing("workdir", found.workdir, run_command.FLAGS)
-        config_lib.validate(config)
+        config_lib.validate(config, data_there=not values["dry_run"])
         folder = Path(found.workdir).expanduser().absolute()
         workdir.check_workdir(config, folder, foreign=workdir.OF_A_GRID)
         logs = folder.with_name(f"{folder.name}.jobs")

@@ -78,6 +78,7 @@ def main(arguments: Sequence[str]) -> None:
     logs = folder.with_name(f"{folder.name}.jobs")
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)  # submitit's jobs unpickle what is in there
     with workdir.locked(logs):  # two of the same command would start the same jobs
+        print(f"{len(plan['cells'])} cells to run, {plan['results']} have numbers", flush=True)
         if shared := _shared(plan):
             run(shared, logs)
             plan = _plan(flags)
@@ -140,10 +141,11 @@ def _finish(plan: dict[str, Any], folder: Path, logs: Path) -> None:
             sys.exit(status)
     missing = [*plan["failed"], *(f"{c['row']}-seed{c['seed']}" for c in plan["cells"])]
     if missing:
+        what = "cell has" if len(missing) == 1 else "cells have"
+        listed = f"{', '.join(missing[:6])}{', …' if len(missing) > 6 else ''}"
         raise TrainingError(
-            f"{len(missing)} cells have no numbers ({', '.join(missing[:6])}"
-            f"{', …' if len(missing) > 6 else ''}); their logs are in {logs}; the same command "
-            "starts again what was killed or failed"
+            f"{len(missing)} {what} no numbers ({listed}); their logs are in {logs}; the same "
+            "command starts again what was killed or failed"
         )
 
 

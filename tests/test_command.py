@@ -2,7 +2,7 @@
 
 import pytest
 
-from ec_jax import command
+from ec_jax import command, termination
 from ec_jax.errors import InputError, TrainingError
 
 
@@ -18,13 +18,26 @@ def raising(error):
     [
         (InputError("a.b", 1, "give\n2"), 2, "error: a.b = 1: give 2\n"),
         (TrainingError("step 3: loss is nan"), 3, "error: step 3: loss is nan\n"),
-        (KeyboardInterrupt(), 130, "error: stopped\n"),
     ],
 )
 def test_what_is_raised_on_purpose_ends_with_one_line(error, status, line, capsys):
     with pytest.raises(SystemExit) as end:
         command.finish(raising(error), interrupted="stopped")
     assert end.value.code == status
+    assert capsys.readouterr() == ("", line)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (KeyboardInterrupt(), 130, "error: interrupted; it goes on\n"),
+        (termination.Terminated(), 143, "error: terminated; it goes on\n"),
+    ],
+)
+def test_what_is_ended_from_outside_ends_at_once(error, status, line, capsys):
+    ended = []
+    command.finish(raising(error), interrupted="interrupted; it goes on", leave=ended.append)
+    assert ended == [status]
     assert capsys.readouterr() == ("", line)
 
 
@@ -36,6 +49,7 @@ def test_a_fault_of_ours_keeps_its_traceback():
 def parser():
     made = command.Parser(prog="python -m x", description="It does x.\n\n  It does y.")
     made.add_argument("--out")
+    made.add_argument("--count", type=int)
     made.add_argument("--twice", action="store_true")
     made.add_argument("run", nargs="*")
     return made
@@ -53,6 +67,7 @@ def test_arguments_in_any_order():
         ("--ou=x", "--ou = 'x': no such flag; did you mean '--out'?"),
         ("--tw", "--tw = None: no such flag; did you mean '--twice'?"),
         ("--out", "--out = None: expected one argument"),
+        ("--count=x", "--count = 'x': invalid int value: 'x'"),
         ("--twice=x", "--twice = None: ignored explicit argument 'x'"),
     ],
 )

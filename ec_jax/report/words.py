@@ -7,8 +7,9 @@ VERDICTS = {
     verdict.ERASED: "The model no longer recognises what it was to forget, its last features have "
     "left what they were at least half as far as a network's that never saw it, and the rest still "
     "works.",
-    verdict.SUPERFICIAL: "The model no longer names what it was to forget, but its inner features "
-    "are still nearer to those it had before: the knowledge is likely hidden, not gone.",
+    verdict.SUPERFICIAL: "The model no longer names what it was to forget, but by what is measured "
+    "of its inner features, or by a part of that, they have not left what they were half as far as "
+    "a network's that never saw it: the knowledge is likely hidden, not gone.",
     verdict.DAMAGED: "The model lost more than it was to forget. A damaged network forgets "
     "everything, so nothing else here should be read as success.",
     verdict.NOT_FORGOTTEN: "The model still recognises what it was to forget, better than a "

@@ -3,12 +3,13 @@
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
 import pytest
 from command import ROOT, refused
-from interrupted import end_after, finish, results
+from interrupted import end_after, finish, results, start
 
 from ec_jax import termination
 
@@ -68,6 +69,23 @@ TWICE = """try:
 DEFERRED = """with termination.deferred():
         os.kill(os.getpid(), signal.SIGTERM)
         print("asked:", termination.asked())"""
+
+
+@pytest.mark.slow
+def test_ended_between_two_stages_it_ends_in_time(tmp_path):
+    """There networks are made: Python must not take itself apart while XLA compiles them."""
+    for wait in (0.3, 0.7, 1.5):
+        process = start(tmp_path / "ended")
+        for line in process.stdout:
+            if line.startswith("proxy: "):
+                break
+        time.sleep(wait)
+        process.terminate()
+        began = time.monotonic()
+        output, _ = process.communicate()
+        assert process.returncode == termination.STATUS, output
+        assert "Fatal" not in output
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("given", ["soon", "-1", "nan", "1e99"])

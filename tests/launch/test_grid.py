@@ -182,7 +182,7 @@ def test_cells_at_once_here_end_with_the_command_and_go_on_with_it(tmp_path):
     assert ended[0][0].startswith("references-")
     assert sorted(ended[1:]) == [(good, "0"), (hot, "0")]
     assert f"\n{hot}: unlearn: step " in done.stdout
-    assert f"error: 1 cells have no numbers ({hot}); their logs are in" in done.stderr
+    assert f"error: 1 cell has no numbers ({hot}); their logs are in" in done.stderr
     assert [path.stem for path in (workdir / "results").iterdir()] == [good]
     assert f"{RATE}=0.01" in (workdir / "compare" / "table.csv").read_text()
 

@@ -164,13 +164,12 @@ def launch(*arguments):
     return done.returncode, done.stderr
 
 
-def test_every_process_refuses_what_cannot_work(tmp_path):
+def test_what_cannot_work_is_refused_once(tmp_path):
     flags = ["--config=configs/digits.py", f"--workdir={tmp_path / 'run'}"]
     status, errors = launch("--processes=2", "--", *flags, "--config.data.batch_size=3")
     assert status == 2
-    assert errors.splitlines() == 2 * [
-        "error: data.batch_size = 3: is not divisible by 2 devices; use 2 or 4"
-    ]
+    says = "error: data.batch_size = 3: is not divisible by 2 devices; use 2 or 4"
+    assert errors.splitlines() == [says]
     assert not (tmp_path / "run").exists()
 
 
