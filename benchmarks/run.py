@@ -4,6 +4,7 @@ Prints a table a group, writes ``benchmarks/results/GROUP.json`` and, made of it
 in ``benchmarks/README.md``. ``--smoke`` takes tiny sizes, checks the values and writes nothing.
 """
 
+import functools
 import json
 import re
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cka, extraction, knn, memory, pictures, timing
+from benchmarks import cka, extraction, knn, memory, pictures, step, timing
 from ec_jax import command
 from ec_jax.errors import InputError
 
@@ -28,6 +29,11 @@ GROUPS = {  # what was measured on one machine, together
         "memory": memory.streaming,
     },
     "input": {"pictures": pictures.torch_loader},
+    "steps": {
+        f"{kind.__name__}_{model}": functools.partial(kind, model)
+        for model in step.MODELS
+        for kind in (step.ec, step.plain)
+    },
 }
 BENCHMARKS = {name: run for group in GROUPS.values() for name, run in group.items()}
 HEAD = "| Name | What | Against | Measured | At least |\n| --- | --- | --- | --- | --- |\n"
