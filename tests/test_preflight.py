@@ -292,6 +292,20 @@ def test_a_config_that_does_not_fit_names_what_would():
     assert preflight(*SMALL, *flags, change).returncode == 0
 
 
+@pytest.mark.parametrize(("meant", "given"), [(None, 64), (8, 32), (5, 20)])
+def test_a_remedy_is_of_the_command_that_it_goes_to(meant, given):
+    """With --batches_for=8 a command's 32 are the 64 that 16 chips are to get."""
+    c = digits.get_config().unlock()
+    c.data.batch_size, topology = 128, "v5e:4x4"
+    found = list(report._candidates(c, topology, ["original"], meant))
+    sizes = {changes["data.batch_size"] for changes, _ in found if "data.batch_size" in changes}
+    assert sizes == {64, 32, 16}
+    assert report._unscaled(64, topology, meant) == given
+    assert report._unscaled(8, topology, 3) == 0  # 1.5 images
+    # Where more chips get more images a larger slice is no remedy.
+    assert {there for _, there in found} == ({topology} if meant else {topology, "v5e:4x8"})
+
+
 def test_a_missing_compiler_is_told_with_its_command():
     before = (
         "import importlib.util as u\nfind = u.find_spec\n"
