@@ -178,10 +178,8 @@ def submit(
     # Jobs unpickle what is in there.
     new = not folder.exists()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (
-        _gone_if_empty(folder, new),
-        workdir.locked(folder),
-    ):  # what others are about to submit looks like what is left here
+    # Within the lock, as what others are about to submit looks like what is left here.
+    with _gone_if_empty(folder, new), workdir.locked(folder):
         before = _unsubmitted(folder)
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what it raises
