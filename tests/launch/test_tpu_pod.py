@@ -199,16 +199,10 @@ def test_a_tpu_is_deleted_when_the_script_is_interrupted(cloud, how):
     recorder = PYTHON.format(cloud.folder / "RAN") + "import time\ntime.sleep(300)\n"
     cloud._script(cloud.folder / "home/ec_jax/.venv/bin/python", recorder)
     (cloud.folder / "STATE").write_text(json.dumps({"is": "", "runs": [OK]}))
-    flags = ["bash", SCRIPT, *TPU, "--delete", "--", *RUN]
+    # A shell does not trap what was ignored when it began, as in a job in the background.
+    flags = ["env", "--default-signal=INT", "bash", SCRIPT, *TPU, "--delete", "--", *RUN]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(
-        flags,
-        env=cloud.env,
-        start_new_session=True,
-        # A shell does not trap what was ignored when it began, as in a job in the background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        **quiet,
-    )
+    process = subprocess.Popen(flags, env=cloud.env, start_new_session=True, **quiet)
     until((cloud.folder / "RAN").exists, "it runs")
     os.killpg(process.pid, how)
     assert process.wait(timeout=60) in (128 + how, -how)
