@@ -159,6 +159,8 @@ def get_config() -> ConfigDict:
     c.ec["lambda"] = 1.0  # weight of forgetting against retaining, >= 0
     c.ec.temperature = 0.1  # tau of the contrastive loss, > 0
     c.ec.candidates = "both"  # forget | retain | both
+    # float32 | bfloat16: type in which devices exchange their embeddings for the contrastive loss.
+    c.ec.gather = "float32"
     # Variants beyond the paper (docs/method.md):
     c.ec.targets = (
         "all"  # all | pseudo: forget samples are drawn to what the original takes them for
@@ -192,6 +194,9 @@ def get_config() -> ConfigDict:
     c.parallel.map = "shard_map"  # shard_map | pmap
     # Devices used, of all processes together; 0 = all. On CPU this many virtual devices are made.
     c.parallel.devices = 0
+    # Steps that the devices are given at a time, where the training images lie on them; 0 = 8 on an
+    # accelerator, 1 on a CPU, whose compiler makes loops slow (docs/performance.md).
+    c.parallel.at_once = 0
     # Of a run of several processes, which all get the same command (docs/scaling.md):
     c.parallel.coordinator = ""  # HOST:PORT of the first | auto: a TPU pod, Slurm, … says it all
     c.parallel.processes = 1  # how many, >= 1, where the coordinator is HOST:PORT
@@ -203,6 +208,9 @@ def get_config() -> ConfigDict:
 
     c.report = ConfigDict()
     c.report.log_every = 20  # steps between two log lines, >= 1
+    # Steps of every training that is started of which a profile is recorded, for TensorBoard or
+    # Perfetto (docs/performance.md), in WORKDIR/tensorboard/STAGE; 0 = none.
+    c.report.profile = 0
 
     add_methods(c)  # a group a method that has settings: the head of ec_jax/methods/NAME.py
     c.recipes = ConfigDict()  # {method: {field: value}}: what a file says for one method only

@@ -104,6 +104,7 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
     """
     from ec_jax import checkpoint, imported  # JAX is imported only for input that can work
     from ec_jax.evaluation.measure import measure
+    from ec_jax.models.network import named_arrays
     from ec_jax.report import html, table
     from ec_jax.scenario import Scenario
 
@@ -135,7 +136,7 @@ def audit(config: Any, paths: Mapping[str, str], out: Path, command: str = "") -
         },
         "lost_without_oracle": [] if "oracle" in paths else WITHOUT_ORACLE,
         "checkpoints": {
-            m: {"path": str(path), "sha256": digests.of_arrays(checkpoint.named_arrays(trees[m]))}
+            m: {"path": str(path), "sha256": digests.of_arrays(named_arrays(trees[m]))}
             for m, path in paths.items()
         },
         "data": {"name": about["dataset"], "sha256": digests.of_arrays(_data(scenario))},

@@ -5,7 +5,9 @@
 """
 
 import argparse
+import hashlib
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from ec_jax import termination
 from ec_jax.config import nearest
 from ec_jax.errors import InputError, TrainingError, no_space, printable, shortened
 
+_CACHE = 2**31  # bytes of compiled programs that are kept; the oldest go
 _LINE = 2000  # characters; a list of names in a file has no end
 
 
@@ -60,6 +63,7 @@ def finish(
       interrupted: the line for Ctrl-C; for SIGTERM it is the same with another word.
       leave: ends the process then, with the status.
     """
+    _keep_compiled()
     # Orbax tells of every file that it opens, and its threads of errors that it raises as well.
     logging.set_verbosity(logging.FATAL)
     try:
@@ -80,6 +84,31 @@ def finish(
     except termination.Terminated:
         _say(interrupted.replace("interrupted", "terminated"))
         leave(termination.STATUS)
+
+
+def _keep_compiled() -> None:
+    """Has JAX, where it is not imported yet, keep compiled programs for later runs and children.
+
+    Its own variables take precedence: ``JAX_COMPILATION_CACHE_DIR``, or none with
+    ``JAX_ENABLE_COMPILATION_CACHE=false``.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(home) / "ec_jax" / f"compiled-{_processor()}"
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if os.access(there, os.W_OK):  # else every run compiles; JAX makes the folder
+        for name, value in {"DIR": str(folder), "MAX_SIZE": str(_CACHE)}.items():
+            os.environ.setdefault(f"JAX_COMPILATION_CACHE_{name}", value)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
+
+def _processor() -> str:
+    """A name of what this processor can do: one home may be that of unlike machines."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    can = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(f"{platform.machine()} {can}".encode()).hexdigest()[:8]
 
 
 def environment() -> dict[str, str]:

@@ -83,6 +83,7 @@ def _rules() -> dict[str, Any]:
         "ec.lambda": _AT_LEAST_0,
         "ec.temperature": _ABOVE_0,
         "ec.candidates": ("forget", "retain", "both"),
+        "ec.gather": ("float32", "bfloat16"),
         "ec.targets": ("all", "pseudo"),
         "ec.pseudo": _AT_LEAST_0,
         "ec.proxy": _AT_LEAST_0,
@@ -105,12 +106,14 @@ def _rules() -> dict[str, Any]:
         "evaluation.idi_images": Number(64, rules.INT32, integer=True),
         "parallel.map": ("shard_map", "pmap"),
         "parallel.devices": _COUNT_OR_0,
+        "parallel.at_once": _COUNT_OR_0,
         "parallel.coordinator": str,
         "parallel.processes": _COUNT,
         "parallel.process": _COUNT_OR_0,
         "checkpoint.every": _COUNT,
         "checkpoint.keep": _COUNT,
         "report.log_every": _COUNT,
+        "report.profile": _COUNT_OR_0,
     }
     for group in ("original", "modules", "unlearn"):
         found |= {f"{group}.optimizer.{k}": v for k, v in _optimizer_rules().items()}

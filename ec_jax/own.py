@@ -23,7 +23,7 @@ from ec_jax.errors import InputError
 from ec_jax.evaluation.measure import measure
 from ec_jax.models import own
 from ec_jax.models.modules import ECModules
-from ec_jax.models.network import Network, Variables
+from ec_jax.models.network import Network, Variables, shapes
 from ec_jax.pipeline import Experiment, checked
 from ec_jax.report import table
 from ec_jax.scenario import Scenario
@@ -194,7 +194,7 @@ def _check_variables(name: str, tree: Any) -> None:
 
 def _check_oracle(oracle: Mapping[str, Any], variables: Mapping[str, Any]) -> None:
     """Refuses variables that are not of the model's own form."""
-    found, wanted = checkpoint.shapes(dict(oracle)), checkpoint.shapes(dict(variables))
+    found, wanted = shapes(dict(oracle)), shapes(dict(variables))
     for name in sorted(found.keys() | wanted.keys()):
         here, there = found.get(name, "nothing"), wanted.get(name, "nothing")
         if here != there:

@@ -252,6 +252,7 @@ class Experiment:
                 min_spread=training.min_spread,
                 remedy=self._remedy(stage, training.group),
                 folder=self.workdir / "tensorboard",
+                profile=self.config.report.profile,
                 before=before,
             )
         finally:

@@ -88,7 +88,6 @@ def run(
     Raises:
       InputError: the devices do not go with a cell, or its method cannot do what is asked of it.
     """
-    compile_once(workdir)
     from ec_jax import pipeline  # JAX is imported only for input that can work
     from ec_jax.cells import Cells
 
@@ -152,11 +151,6 @@ def _run_cells(cells: Any, grid: dict[tuple[str, int], Any], workdir: Path) -> N
         f"python -m ec_jax.compare {results}/*.json --out={workdir / 'compare'}",
         flush=True,
     )
-
-
-def compile_once(workdir: Path) -> None:
-    """Has JAX, not imported yet, keep compiled programs: seeds and resumed grids share them."""
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(workdir / "compiled"))
 
 
 def _rows(path: str | None, lists: dict[str, list[Any]], config: Any) -> dict[str, dict[str, Any]]:

@@ -204,7 +204,6 @@ def _check(common: Any, found: dict[str, list[tuple[dict[str, Any], Any]]], work
     workdir_lib.check_workdir(common, workdir, foreign=workdir_lib.OF_A_RUN)
     for name, configs in found.items():
         _check_folders(workdir / name, configs, 1)
-    sweep.compile_once(workdir)
     from ec_jax import pipeline  # JAX is imported only for input that can work
 
     for trial in trials:

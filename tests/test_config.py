@@ -83,11 +83,13 @@ RANGES = {
     "evaluation.idi_steps": COUNT,
     "evaluation.idi_images": (64, INT_MAX, True, True, True),
     "parallel.devices": COUNT_OR_0,
+    "parallel.at_once": COUNT_OR_0,
     "parallel.processes": COUNT,
     "parallel.process": COUNT_OR_0,
     "checkpoint.every": COUNT,
     "checkpoint.keep": COUNT,
     "report.log_every": COUNT,
+    "report.profile": COUNT_OR_0,
 }
 for _stage in ("original", "modules", "unlearn"):
     RANGES |= {
@@ -133,6 +135,7 @@ OTHER = {
     "ec.points": "stage1,stage3",
     "ec.weights": "1,0.5",
     "ec.candidates": "retain",
+    "ec.gather": "bfloat16",
     "ec.targets": "pseudo",
     "ec.pseudo": 0.5,
     "ec.proxy": 0.5,
@@ -146,6 +149,7 @@ OTHER = {
     "evaluation.transfer_dir": ".",
     "evaluation.cka_batch_size": 16,
     "parallel.devices": 2,
+    "parallel.at_once": 4,
     "parallel.coordinator": "localhost:7733",
     "parallel.processes": 2,
     "parallel.process": 1,
@@ -238,6 +242,7 @@ REFUSED = [
     ("ec.include_head", 1, "one of True, False"),
     ("ec.candidates", "all", "one of forget, retain, both"),
     ("ec.candidates", "forget", "identically zero"),
+    ("ec.gather", "float16", "one of float32, bfloat16"),
     ("evaluation.metrics", "cka,accurracy", "no metric 'accurracy'; did you mean 'accuracy'?"),
     ("evaluation.metrics", "", "no metric ''"),
     ("evaluation.features", "flat", "one of gap, map"),

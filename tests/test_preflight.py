@@ -182,7 +182,7 @@ def real(config, stage):
     state = create(network, variables, optimizer, training.trained, tuple(training.streams))
     steps = make_steps(scenario, training, network, optimizer, extras)
     state = parallel.replicate(state, scenario.mesh)
-    return steps.update.program, (state, steps.shared, steps._batch(0))
+    return steps.update.program, (state, steps._shared(1), steps._batch(0, 1))
 
 
 def small(**fields):
@@ -201,12 +201,12 @@ def shapes(tree):
     return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
 
 
-@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize(("resident", "at_once"), [(True, 1), (True, 4), (False, 4)])
 @pytest.mark.parametrize("method", ["ec", "random_label"])
-def test_a_program_is_that_of_the_run(method, resident, monkeypatch):
+def test_a_program_is_that_of_the_run(method, resident, at_once, monkeypatch):
     if not resident:
         monkeypatch.setattr(scenario_lib, "RESIDENT", 0)
-    config = small(method=method, stages="unlearn")
+    config = small(method=method, stages="unlearn", parallel__at_once=at_once)
     program, arguments = real(config, "unlearn")
     (found,) = programs.programs(config, parallel.make_mesh(DEVICES))
     assert shapes(found.arguments) == shapes(arguments)
@@ -215,6 +215,17 @@ def test_a_program_is_that_of_the_run(method, resident, monkeypatch):
     state, _, batch = arguments
     sizes = [a.nbytes for a in jax.tree.leaves(state)]
     assert found.held == sum(sizes) + sum(a.nbytes for a in jax.tree.leaves(batch)) // DEVICES
+
+
+@pytest.mark.parametrize(("gather", "size"), [("float32", 4), ("bfloat16", 2)])
+def test_what_the_contrast_gathers_has_its_type(gather, size):
+    config = small(stages="unlearn", ec__gather=gather)
+    (found,) = programs.programs(config, parallel.make_mesh(DEVICES))
+    text = found.function.lower(*found.arguments).as_text(dialect="hlo")
+    gathered = sum(c.sent for c in collectives.find(text, DEVICES) if c.kind != "all-reduce")
+    # Of every point and candidate: its embedding there, the gradient back, and its label.
+    each = 2 * size * 16 + 4
+    assert gathered == (DEVICES - 1) / DEVICES * 3 * (64 + 128) * each
 
 
 def test_stages_have_the_programs_that_they_run(tmp_path):
@@ -240,7 +251,7 @@ def test_stages_have_the_programs_that_they_run(tmp_path):
 def test_keys_and_shares_have_their_sizes():
     mesh = parallel.make_mesh(DEVICES)
     key = programs.placed(mesh, jax.eval_shape(lambda: rng.key(0)))
-    rows = programs.placed(mesh, jax.ShapeDtypeStruct((8, 3), np.int32), cut=True)
+    rows = programs.placed(mesh, jax.ShapeDtypeStruct((8, 3), np.int32), cut=0)
     assert programs._size((key, rows)) == 8 + 8 * 3 * 4 // DEVICES
 
 

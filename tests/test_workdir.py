@@ -140,7 +140,7 @@ def test_only_fields_without_effect_on_the_result_may_change(field, config, tmp_
     free = {
         *("stages", "data.data_dir", "data.manual_dir", "checkpoint.every", "checkpoint.keep"),
         *(f for f in OTHER if f.startswith("parallel.")),
-        "report.log_every",
+        *("report.log_every", "report.profile"),
     }
     other = set_field(field, OTHER[field])
     if field in free:

@@ -60,6 +60,7 @@ class EC(Method):
       pseudo: μ.
       proxy: α.
       calibrated: forgetting at a point fades as its similarity to the original nears the proxy's.
+      gather: type in which the devices exchange their embeddings.
     """
 
     points: Sequence[str]
@@ -72,6 +73,7 @@ class EC(Method):
     pseudo: float = 0.0
     proxy: float = 0.0
     calibrated: bool = False
+    gather: str = "float32"
     uses_modules = True
 
     @property
@@ -131,6 +133,7 @@ class EC(Method):
                     candidates=self.candidates,
                     targets=part["pseudo"] if self.targeted else None,
                     axis_name=parallel.AXIS,
+                    gather_dtype=self.gather,
                 )
             )
             taught = self._taught(step, point)
@@ -187,4 +190,5 @@ def from_config(ec: Any, points: Sequence[str], weights: Sequence[float], last: 
         pseudo=ec.pseudo,
         proxy=ec.proxy,
         calibrated=ec.calibrated,
+        gather=ec.gather,
     )

@@ -175,3 +175,14 @@ def _backbone(model: Any, num_classes: int, dtype: Any, axis_name: str | None) -
         return resnet.ResNet(**common, stem=model.stem, padding=model.padding)
     kinds = {"vit": vit.ViT, "swin": swin.Swin, "convnext": convnext.ConvNeXt}
     return kinds[model.name](**common, patch=model.patch)
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """{name: shape} of every array of a tree."""
+    return {name: tuple(leaf.shape) for name, leaf in named_arrays(tree).items()}
+
+
+def named_arrays(tree: Any) -> dict[str, Any]:
+    """{name: array, or whatever has a shape} of a tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+    return {"/".join(str(getattr(k, "key", k)) for k in keys): leaf for keys, leaf in leaves}

@@ -4,6 +4,7 @@ Sources: Vaswani et al. 2017 (arXiv 1706.03762) for attention, Dosovitskiy et al
 2010.11929) for the block with normalisation first.
 """
 
+import math
 from functools import partial
 from typing import Any
 
@@ -58,9 +59,29 @@ def dense(features: int, dtype: Any, **kwargs) -> nn.Dense:
     return nn.Dense(features, dtype=dtype, kernel_init=init, **kwargs)
 
 
+@jax.checkpoint  # of the forward pass x alone is kept: the rest is cheaper computed than read
 def gelu(x: jax.Array) -> jax.Array:
     """GELU with the error function itself, as PyTorch's default is."""
-    return jax.nn.gelu(x, approximate=False)
+    # jax.nn.gelu takes erfc, which is exact for large negative x, and twice the work.
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+@jax.custom_vjp
+def softmax(x: jax.Array) -> jax.Array:
+    """Softmax over the last axis, whose gradient keeps the result alone."""
+    return jax.nn.softmax(x)
+
+
+def _softmax_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = jax.nn.softmax(x)
+    return y, y
+
+
+def _softmax_backward(y: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    return (y * (gradient - jnp.sum(gradient * y, axis=-1, keepdims=True)),)
+
+
+softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 def attend(qkv: jax.Array, heads: int, bias: jax.Array | None = None) -> jax.Array:
@@ -75,8 +96,30 @@ def attend(qkv: jax.Array, heads: int, bias: jax.Array | None = None) -> jax.Arr
       [b, n, c].
     """
     b, n, c = *qkv.shape[:2], qkv.shape[2] // 3
-    q, k, v = (part.reshape(b, n, heads, c // heads) for part in jnp.split(qkv, 3, -1))
-    return jax.nn.dot_product_attention(q, k, v, bias=bias).reshape(b, n, c)
+    q, k, v = _by_head(qkv, heads)
+    q = q * (c // heads) ** -0.5
+    scores = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=jnp.float32)
+    shares = softmax(scores if bias is None else scores + bias).astype(v.dtype)
+    return jnp.einsum("bhts,bhsd->bhtd", shares, v).transpose(0, 2, 1, 3).reshape(b, n, c)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _by_head(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Queries, keys and values [b, heads, n, c / heads], as they are multiplied.
+
+    The gradient of a part alone would be filled up with zeros to the whole, three times.
+    """
+    b, n, width = qkv.shape
+    return tuple(qkv.reshape(b, n, 3, heads, width // 3 // heads).transpose(2, 0, 3, 1, 4))
+
+
+def _by_head_backward(heads: int, _: None, parts: tuple[jax.Array, ...]) -> tuple[jax.Array]:
+    b, _, n, width = parts[0].shape
+    joined = jnp.stack(parts).transpose(1, 3, 0, 2, 4)
+    return (joined.reshape(b, n, 3 * heads * width),)
+
+
+_by_head.defvjp(lambda qkv, heads: (_by_head(qkv, heads), None), _by_head_backward)
 
 
 class Attention(nn.Module):

@@ -28,7 +28,7 @@ from ec_jax.training import prepare
 from ec_jax.training.optimizer import make_optimizer
 from ec_jax.training.plan import Training, plan
 from ec_jax.training.state import create
-from ec_jax.training.steps import make_program, make_reads
+from ec_jax.training.steps import at_once, make_program, make_reads
 
 # Stages whose steps differ; oracle and proxy train as the original does.
 TRAININGS = ("original", "modules", "unlearn")
@@ -126,9 +126,9 @@ def mesh(topology: str) -> Mesh:
     return Mesh(np.array(found.devices), (parallel.AXIS,))
 
 
-def placed(mesh: Mesh, tree: Any, *, cut: bool = False) -> Any:
-    """Shapes and types with their place: whole on every device, or cut along the first axis."""
-    where = NamedSharding(mesh, PartitionSpec(parallel.AXIS) if cut else PartitionSpec())
+def placed(mesh: Mesh, tree: Any, *, cut: int | None = None) -> Any:
+    """Shapes and types with their place: whole on every device, or cut along an axis."""
+    where = NamedSharding(mesh, PartitionSpec() if cut is None else parallel.along(cut))
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), tree)
 
 
@@ -176,6 +176,8 @@ def _training(scenario: Unread, method: Method, stage: str) -> list[Program]:
     shared = placed(scenario.mesh, {"key": key, "extras": extras})
     if scenario.resident:
         shared["data"] = scenario.resident
+    if at_once(scenario) > 1:
+        shared["count"] = placed(scenario.mesh, jax.ShapeDtypeStruct((), np.int32))
     state = placed(scenario.mesh, state)
     reads, found = make_reads(training), []
     kinds = list(dict.fromkeys(map(reads, range(training.steps))))
@@ -245,12 +247,14 @@ def _context(scenario: Unread, method: Method) -> Context:
 
 
 def _batch(scenario: Unread, size: int) -> Any:
-    """What a step reads of one stream."""
+    """What a call reads of one stream."""
+    if (steps := at_once(scenario)) > 1:
+        return placed(scenario.mesh, jax.ShapeDtypeStruct((steps, size), np.int32), cut=1)
     rows = jax.ShapeDtypeStruct((size,), np.int32)
     if scenario.resident:
-        return placed(scenario.mesh, rows, cut=True)
+        return placed(scenario.mesh, rows, cut=0)
     images = jax.ShapeDtypeStruct((size, *scenario.image_shape), np.uint8)
-    return placed(scenario.mesh, {"image": images, "label": rows}, cut=True)
+    return placed(scenario.mesh, {"image": images, "label": rows}, cut=0)
 
 
 def _evaluation(scenario: Unread) -> list[Program]:
@@ -258,13 +262,13 @@ def _evaluation(scenario: Unread) -> list[Program]:
     variables = placed(devices, measure.as_network(scenario.model_shapes()))
     count = measure.batch_size(scenario)
     images = jax.ShapeDtypeStruct((count, *scenario.image_shape), np.uint8)
-    images = placed(devices, images, cut=True)
+    images = placed(devices, images, cut=0)
     forward = measure.make_forward(scenario)
     # All models are on the devices, and each is called before the first one's results are read.
     others = (models - 1) * _size(variables) + _size(scenario.resident or {})
     found = [Program("evaluate", forward, (variables, images), count, others, models - 1)]
     if measure.compares_maps(scenario):
-        maps = placed(devices, jax.eval_shape(forward, variables, images)[2], cut=True)
+        maps = placed(devices, jax.eval_shape(forward, variables, images)[2], cut=0)
         references = len(suite.REFERENCES)
         state = placed(devices, jax.eval_shape(lambda: cka.init(models, references)))
         mask = placed(devices, jax.ShapeDtypeStruct((count,), bool))

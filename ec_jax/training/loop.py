@@ -2,15 +2,17 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ec_jax import processes, termination
 from ec_jax.checkpoint import Checkpoints
 from ec_jax.errors import TrainingError
+from ec_jax.training.profile import Profile
 from ec_jax.training.progress import Progress
 from ec_jax.training.state import TrainState
 from ec_jax.training.steps import Steps
@@ -27,6 +29,7 @@ def train(
     min_spread: float,
     remedy: str,
     folder: Path,
+    profile: int = 0,
     before: Mapping[str, float] | None = None,
 ) -> None:
     """Trains up to ``steps`` updates, from the newest checkpoint where there is one.
@@ -34,13 +37,14 @@ def train(
     Args:
       name: of the training, for its messages.
       state: at step 0; also the template of what is restored.
-      step_fn: ``(state, step) -> (state, metrics)``; a pure function of both.
+      step_fn: makes them.
       steps: updates in all.
       checkpoints: where the state goes, every ``checkpoints.every`` steps and at the end.
       log_every: steps between two log lines; as often the metrics are looked at.
       min_spread: the smallest allowed ratio of the features' variance to its start.
       remedy: what to do about numbers that go bad, for the message.
       folder: for TensorBoard.
+      profile: steps of which a profile is recorded.
       before: ``seconds``, ``images`` and, where known, ``flops`` spent before the first step.
 
     With a state its cost is saved: ``seconds`` (of the steps up to it, over all resumes; what a
@@ -65,8 +69,9 @@ def train(
     began = time.monotonic()
     flops = step_fn.flops(state, steps)  # before a step takes the state over
     progress = Progress(name, start, steps, folder)
+    profiled = Profile(folder / name, profile)
     # Metrics stay on the device until they are looked at: the host must not wait for a step.
-    unseen: dict[int, dict[str, jax.Array]] = {}
+    unseen: dict[int, tuple[int, dict[str, jax.Array]]] = {}
 
     def cost(step: int) -> dict[str, float]:
         seconds = spent + time.monotonic() - began
@@ -77,10 +82,15 @@ def train(
 
     try:
         with termination.deferred():
-            for step in range(start, steps):
-                state, unseen[step] = step_fn(state, step)
-                done = step + 1
+            done = start
+            while done < steps:
+                most = min(_left(done, checkpoints.every), _left(done, log_every), steps - done)
+                count = step_fn.together(done, most)
+                state, metrics = step_fn(state, done, count)
+                unseen[done] = count, metrics
+                done += count
                 progress.advance(done)
+                profiled.advance(count, state)
                 save = done % checkpoints.every == 0 or done == steps
                 look = save or done % log_every == 0
                 ends = _ends(look)
@@ -93,13 +103,20 @@ def train(
                     # What a step left is seen only by the next one: no state is saved before that
                     # was tried. The step takes over its buffers, so it gets a copy.
                     _, ahead = step_fn(jax.tree.map(jnp.copy, state), done)
-                    _look(name, {done: ahead}, min_spread, remedy)
+                    _look(name, {done: (1, ahead)}, min_spread, remedy)
                     checkpoints.save(state, cost(done))
                 if ends:
+                    checkpoints.finish()
                     print(f"{name}: saved at step {done}/{steps}", flush=True)
                     raise termination.Terminated
     finally:
+        profiled.close()
         progress.close()
+
+
+def _left(done: int, every: int) -> int:
+    """Steps up to the next multiple of ``every``."""
+    return every - done % every
 
 
 def _ends(look: bool) -> bool:
@@ -113,8 +130,7 @@ def _look(name: str, unseen: dict, min_spread: float, remedy: str) -> tuple[dict
     """The newest of each metric as numbers, and the images of all steps; all are checked."""
     newest: dict[str, float] = {}
     images = 0
-    for step, device_metrics in unseen.items():
-        metrics = {k: float(v) for k, v in jax.device_get(device_metrics).items()}
+    for step, metrics in _one_by_one(unseen):
         images += int(metrics.pop("images"))
         newest |= metrics  # steps that read other streams have other metrics
         # The gradient is looked at too: an infinite one spoils the parameters a step later.
@@ -128,3 +144,10 @@ def _look(name: str, unseen: dict, min_spread: float, remedy: str) -> tuple[dict
                 f"start, allowed {min_spread:.1e}); {remedy}"
             )
     return newest, images
+
+
+def _one_by_one(unseen: dict) -> Iterator[tuple[int, dict[str, float]]]:
+    for first, (count, on_device) in unseen.items():
+        found = {key: np.atleast_1d(value) for key, value in jax.device_get(on_device).items()}
+        for i in range(count):
+            yield first + i, {key: float(values[i]) for key, values in found.items()}

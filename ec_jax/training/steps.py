@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ec_jax import parallel, rng
@@ -18,18 +19,20 @@ from ec_jax.training.state import TrainState
 from ec_jax.training.update import Recipe, make_update
 
 Read = Callable[[int], Any]
+_AT_ONCE = 8  # steps that an accelerator is given at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """``steps(state, step) -> (state, metrics)``, a pure function of both.
+    """``steps(state, step, count) -> (state, metrics)``, a pure function of all three.
 
     Attributes:
-      update: of a batch, on all devices.
+      update: of a batch, on all devices; or of ``size`` batches, one after the other.
       streams: {name: ``step -> its batch``, as the update takes it}.
       reads: ``step -> names``, the streams of which a step reads a batch.
       shared: what all steps have in common, on all devices.
       mesh: of the devices.
+      size: steps that can be made by one call.
     """
 
     update: parallel.PerDevice
@@ -37,10 +40,27 @@ class Steps:
     reads: Callable[[int], tuple[str, ...]]
     shared: Any
     mesh: jax.sharding.Mesh
+    size: int = 1
 
-    def __call__(self, state: TrainState, step: int) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Makes the update; ``state`` is donated."""
-        return self.update(state, self.shared, self._batch(step))
+    def __call__(
+        self, state: TrainState, step: int, count: int = 1
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Makes ``count`` updates (see ``together``), the first of them ``step``.
+
+        ``state`` is donated. The metrics are scalars where ``size`` is 1, else arrays [size] of
+        which the first ``count`` are theirs.
+        """
+        return self.update(state, self._shared(count), self._batch(step, count))
+
+    def together(self, step: int, most: int) -> int:
+        """How many steps from ``step`` on, at most ``most``, one call can make.
+
+        They are one program only if they read the same streams.
+        """
+        count = 1
+        while count < min(self.size, most) and self.reads(step + count) == self.reads(step):
+            count += 1
+        return count
 
     def flops(self, state: TrainState, steps: int) -> Callable[[int], int] | None:
         """Floating point operations of the first n of ``steps`` steps, on all devices.
@@ -57,16 +77,27 @@ class Steps:
         for step in range(steps):
             kinds.setdefault(self.reads(step), step)
         each = {
-            names: self.update.flops(state, self.shared, self._batch(step))
+            # Of a loop XLA counts one pass.
+            names: self.update.flops(state, self._shared(1), self._batch(step, 1))
             for names, step in kinds.items()
         }
         if None in each.values():
             return None
         return lambda n: sum(each[self.reads(step)] for step in range(n))
 
-    def _batch(self, step: int) -> dict[str, Any]:
-        batch = {name: self.streams[name](step) for name in self.reads(step)}
-        return parallel.shard(batch, self.mesh)
+    def _shared(self, count: int) -> Any:
+        if self.size == 1:
+            return self.shared
+        return {**self.shared, "count": parallel.replicate(np.int32(count), self.mesh)}
+
+    def _batch(self, step: int, count: int) -> dict[str, Any]:
+        names = self.reads(step)
+        if self.size == 1:
+            batch = {name: self.streams[name](step) for name in names}
+        else:  # of the steps that are not made any rows will do
+            steps = [min(step + i, step + count - 1) for i in range(self.size)]
+            batch = {name: np.stack([self.streams[name](i) for i in steps]) for name in names}
+        return parallel.shard(batch, self.mesh, self.update.axis)
 
 
 def make_steps(
@@ -94,13 +125,28 @@ def make_steps(
         when = [step for step in range(training.steps + 1) if name in reads(step)]
         streams[name] = _reader(scenario, stream, when)
     update = make_program(scenario, training, network, optimizer)
-    return Steps(update, streams, reads, shared, mesh)
+    return Steps(update, streams, reads, shared, mesh, at_once(scenario))
+
+
+def at_once(scenario: Scenario) -> int:
+    """Steps that the devices are given at a time: ``parallel.at_once``, or what is fast there.
+
+    More than one only where the images lie on the devices. XLA's loops on a CPU run convolutions
+    many times slower (docs/performance.md).
+    """
+    if not scenario.resident:
+        return 1
+    usual = 1 if scenario.mesh.devices.flat[0].platform == "cpu" else _AT_ONCE
+    return scenario.config.parallel.at_once or usual
 
 
 def make_program(
     scenario: Scenario, training: Training, network: Network, optimizer: Any
 ) -> parallel.PerDevice:
     """The update of a training on all devices, ``(state, shared, batch) -> (state, metrics)``.
+
+    Where ``at_once`` is more than one, it makes that many, or the first ``shared["count"]`` of
+    them: the arrays of the batch and the metrics then have an axis for the steps before all others.
 
     Args:
       scenario: as for ``make_steps``, and so the others.
@@ -122,7 +168,9 @@ def make_program(
     update = make_update(network, recipe, *scenario.moments)
     if scenario.resident:
         update = partial(_of_rows, update)
-    return parallel.per_device(update, scenario.mesh, c.parallel.map)
+    if (size := at_once(scenario)) > 1:
+        update = partial(_one_after_the_other, update, size)
+    return parallel.per_device(update, scenario.mesh, c.parallel.map, axis=int(size > 1))
 
 
 def make_reads(training: Training) -> Callable[[int], tuple[str, ...]]:
@@ -141,6 +189,25 @@ def _of_rows(update: Callable, state: TrainState, shared: Any, rows: Any) -> Any
         for name, part in rows.items()
     }
     return update(state, shared, batch)
+
+
+def _one_after_the_other(
+    update: Callable, size: int, state: TrainState, shared: Any, batches: Any
+) -> Any:
+    """The first ``shared["count"]`` of ``size`` updates: a loop, so that it is one program."""
+    common = {key: value for key, value in shared.items() if key != "count"}
+
+    def batch(i: Any) -> Any:
+        return jax.tree.map(lambda a: a[i], batches)
+
+    def once(i: Any, carried: Any) -> Any:
+        state, history = carried
+        state, metrics = update(state, common, batch(i))
+        return state, jax.tree.map(lambda all_, one: all_.at[i].set(one), history, metrics)
+
+    found = jax.eval_shape(update, state, common, batch(0))[1]
+    history = jax.tree.map(lambda a: jnp.zeros((size, *a.shape), a.dtype), found)
+    return jax.lax.fori_loop(0, shared["count"], once, (state, history))
 
 
 def _reader(scenario: Scenario, stream: Stream, steps: Sequence[int]) -> Read:

@@ -18,6 +18,7 @@ from ec_jax.data import augment
 from ec_jax.errors import InputError, TrainingError
 from ec_jax.evaluation import measure
 from ec_jax.evaluation.cka import linear_cka
+from ec_jax.models.network import shapes
 from ec_jax.pipeline import Experiment
 
 SPLITS = ("forget_train", "retain_train", "forget_test", "retain_test")
@@ -204,12 +205,12 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_first_parameter(workdir
 
 
 def test_delivered_models_have_the_originals_parameters_and_no_modules(workdir):
-    shapes = [
-        checkpoint.shapes(Experiment(small(), workdir).model(name))
+    found = [
+        shapes(Experiment(small(), workdir).model(name))
         for name in ("original", "oracle", "unlearned")
     ]
-    assert shapes[0] == shapes[1] == shapes[2]
-    assert not any("modules" in name for name in shapes[0])
+    assert found[0] == found[1] == found[2]
+    assert not any("modules" in name for name in found[0])
 
 
 @pytest.mark.parametrize(

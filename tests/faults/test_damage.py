@@ -11,6 +11,7 @@ from small_run import small
 
 from ec_jax import checkpoint, digests, records, verify
 from ec_jax.errors import InputError
+from ec_jax.models.network import named_arrays
 from ec_jax.pipeline import Experiment
 
 pytestmark = pytest.mark.slow  # all stand on a whole run
@@ -220,7 +221,7 @@ def test_a_run_leaves_records_and_a_certificate_of_them(whole):
     assert found["metrics"]["sha256"] == digests.of_file(whole / "metrics.json")
     experiment = Experiment(config(), whole)
     for name in MODELS:
-        arrays = checkpoint.named_arrays(experiment.model(name))
+        arrays = named_arrays(experiment.model(name))
         assert found["models"][name]["parameters"] == digests.of_arrays(arrays)
     page = (whole / "report.html").read_text()
     assert '<a href="certificate.json">' in page

@@ -369,6 +369,44 @@ def test_gathered_embeddings_receive_gradients():
         assert np.abs(a[len(a) // 2 :]).max() > 1e-3
 
 
+@pytest.mark.parametrize("candidates", CANDIDATES)
+def test_candidates_may_be_exchanged_in_bfloat16(candidates):
+    _, batch = _eight_device_batch()
+    forget, forget_labels, retain, retain_labels = batch
+    loss = functools.partial(
+        contrastive_forgetting_loss, temperature=0.1, candidates=candidates, gather_dtype="bfloat16"
+    )
+    losses, mask = loss(*batch)
+    rounded = [
+        np.array([_unit(row) for row in rows], np.float32).astype(jnp.bfloat16).astype(np.float64)
+        for rows in (forget, retain)
+    ]
+    want = []
+    for i, label in enumerate(forget_labels):
+        own = [
+            (x, y) for j, (x, y) in enumerate(zip(rounded[0], forget_labels, strict=True)) if j != i
+        ]
+        others = list(zip(rounded[1], retain_labels, strict=True))
+        pool = {"forget": own, "retain": others, "both": own + others}[candidates]
+        scores = np.array([_unit(forget[i]) @ x / 0.1 for x, _ in pool])
+        positive = np.array([y != label for _, y in pool])
+        want.append(np.log(np.exp(scores).sum()) - scores[positive].mean() if positive.any() else 0)
+    np.testing.assert_allclose(losses, want, rtol=1e-4, atol=1e-4)
+    exact = _loss(*batch, 0.1, candidates)[0]
+    assert 1e-4 < np.abs(losses - exact).max() < 2 * 0.004 / 0.1
+    cut = PartitionSpec("data")
+    mapped = jax.shard_map(
+        functools.partial(loss, axis_name="data"),
+        mesh=Mesh(np.array(jax.devices()[:4]), ("data",)),
+        in_specs=(cut,) * 4,
+        out_specs=(cut, cut),
+        check_vma=False,
+    )
+    found = jax.jit(mapped)(*batch)
+    np.testing.assert_allclose(found[0], losses, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found[1], mask)
+
+
 def _supcon(features, labels, temperature):
     """SupCon by the other loss's loop: with every label its own it has these positives."""
     losses, mask = [], []
