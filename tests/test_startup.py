@@ -1,0 +1,90 @@
+"""What a start costs: what is imported, and what is compiled."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import pytest
+from command import ROOT
+from small_run import small
+
+from ec_jax import command
+from ec_jax.pipeline import Experiment
+
+SHORT = [
+    *("--config=configs/digits.py", "--config.stages=original", "--config.original.epochs=0.1"),
+    *("--config.model.depth=8", "--config.model.width=4", "--config.parallel.devices=1"),
+]
+
+
+def python(*arguments, **changes):
+    """A process that finds no cache but the one that the command itself makes."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMP", "JAX_PERS"))}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**env, **changes},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_help_imports_nothing_heavy():
+    done = python("-X", "importtime", "-m", "ec_jax.main", "--help")
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "ec_jax.config_file" in imported
+    assert not imported & {"jax", "flax", "orbax", "tensorflow", "tensorflow_datasets", "torch"}
+
+
+def test_what_was_compiled_is_kept_for_the_next_run(tmp_path):
+    kept = []
+    for run in ("one", "two"):
+        flags = [*SHORT, f"--workdir={tmp_path / run}"]
+        python("-m", "ec_jax.main", *flags, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        files = (tmp_path / "cache" / "ec_jax").rglob("*-cache")
+        kept.append({file.name: file.read_bytes() for file in files})
+    assert kept[0]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize("given", [{"JAX_COMPILATION_CACHE_DIR": "here"}, {}])
+def test_a_cache_that_the_user_names_is_taken(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {"XDG_CACHE_HOME": str(tmp_path), **given})
+    command._keep_compiled()
+    found = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    assert found == given.get("JAX_COMPILATION_CACHE_DIR", found)
+    assert given or found.startswith(str(tmp_path))
+    assert not list(tmp_path.iterdir())  # JAX makes it when there is something to keep
+
+
+def test_a_home_that_cannot_be_written_to_is_no_reason_to_stop(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"XDG_CACHE_HOME": "/proc/nowhere"})
+    monkeypatch.setattr(os, "access", lambda *_: False)  # to root all is open
+    command._keep_compiled()
+    assert set(os.environ) == {"XDG_CACHE_HOME"}
+
+
+def test_a_step_is_compiled_once_a_stage(tmp_path, caplog):
+    config = small(stages="original,modules,unlearn", original__epochs=1.0)
+    with caplog.at_level(logging.WARNING), jax.log_compiles():
+        Experiment(config, tmp_path).run()
+    said = [record.getMessage() for record in caplog.records]
+    steps = [line for line in said if re.match(r"Compiling jit\((_of_rows|update)\) ", line)]
+    assert len(steps) == 3, said
+
+
+def test_an_option_that_xla_does_not_know_is_an_error_of_jax():
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        jax.jit(lambda: 0, compiler_options={"xla_cpu_no_such_option": "1"}).lower().compile()
+
+
+def test_some_steps_are_profiled(tmp_path):
+    Experiment(small(stages="original", report__profile=2), tmp_path).run()
+    (found,) = (tmp_path / "tensorboard" / "original").rglob("*.xplane.pb")
+    assert found.stat().st_size > 1000
