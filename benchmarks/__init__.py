@@ -1,1 +1,1 @@
-"""How fast the evaluation is, beside what one would otherwise use; see README.md."""
+"""How fast ec_jax is, beside what one would otherwise use: docs/performance.md."""

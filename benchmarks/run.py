@@ -1,9 +1,12 @@
 """The benchmarks: ``python -m benchmarks.run [NAME...]``, all without a name.
 
 Prints a table a group, writes ``benchmarks/results/GROUP.json`` and, made of it, the group's table
-in ``benchmarks/README.md``. ``--smoke`` takes tiny sizes, checks the values and writes nothing.
+in ``docs/performance.md``. ``--smoke`` takes tiny sizes, checks the values and writes nothing.
+``--quick`` times three pairs each, and writes nothing. ``--check`` compares ratios, never times,
+with those that are committed: exit status 1 where one is worse by a fifth than the worst pair was.
 """
 
+import argparse
 import functools
 import json
 import re
@@ -12,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cka, extraction, knn, memory, pictures, step, timing
+from benchmarks import cka, extraction, growth, knn, loop, memory, pictures, step, timing
 from ec_jax import command
 from ec_jax.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent
-README = FOLDER / "README.md"
+PAGE = FOLDER.parent / "docs" / "performance.md"
 GROUPS = {  # what was measured on one machine, together
     "evaluation": {
         "linear_cka_jax": cka.linear_jax,
@@ -30,11 +33,27 @@ GROUPS = {  # what was measured on one machine, together
     },
     "input": {"pictures": pictures.torch_loader},
     "steps": {
-        f"{kind.__name__}_{model}": functools.partial(kind, model)
-        for model in step.MODELS
-        for kind in (step.ec, step.plain)
+        **{
+            f"{kind.__name__}_{model}": functools.partial(kind, model)
+            for model in step.MODELS
+            for kind in (step.ec, step.plain)
+        },
+        **{
+            f"{kind.__name__}_{model}": functools.partial(kind, model)
+            for model in ("resnet18_w16", "vit_tiny")
+            for kind in (step.ec_compiled, step.ec_hooks)
+        },
+        **{
+            f"ec_over_plain_{model}_{kind}": functools.partial(step.ec_over_plain, model, kind)
+            for model, kind in (("resnet18_w16", "pool"), ("resnet18_w16", "conv"))
+        },
+        "training_loop": loop.digits_ec,
+    },
+    "growth": {
+        f"growth_{name}": functools.partial(growth.measured, name) for name in growth.SERIES
     },
 }
+_SLACK = 0.2  # of a ratio, for the noise of few pairs
 BENCHMARKS = {name: run for group in GROUPS.values() for name, run in group.items()}
 HEAD = "| Name | What | Against | Measured | At least |\n| --- | --- | --- | --- | --- |\n"
 
@@ -45,11 +64,18 @@ def measured(entry: dict[str, Any]) -> tuple[str, str]:
         r = entry["ratio"]
         pairs, load = len(entry["ours_seconds"]), entry["load"]
         spread = f"{r['lowest']:.2f} to {r['highest']:.2f}, {pairs} pairs, load {load:.1f}"
-        wanted = "–" if entry["target"] is None else f"≥ {entry['target']:.1f}×"
+        least = entry["target"]
+        wanted = "–" if least is None else f"≥ {least:.{1 if least >= 1 else 2}f}×"
         cpu = f"; CPU {r['cpu']:.2f}×" if "cpu" in r else ""
+        cpu += f"; FLOPs {entry['flops']:.2f}×" if "flops" in entry else ""
         rates = entry.get("images_per_second", {})
         cpu += "".join(f"; {side} {rate} images/s" for side, rate in rates.items())
         return f"{r['median']:.2f}× ({spread}){cpu}", wanted
+    if "exponents" in entry:
+        e, units = entry["exponents"], {"seconds": "time", "flops": "operations", "bytes": "memory"}
+        slopes = ", ".join(f"{units[kind]} {slope:.2f}" for kind, slope in e.items())
+        times = zip(entry["values"], entry["seconds"], strict=True)
+        return f"{slopes}; {', '.join(f'{v}: {t:.3g} s' for v, t in times)}", "–"
     if "total" in entry:
         t, passes = entry["total"], len(entry["passes"])
         return f"{passes} passes, {t['images']} images, {t['padding']} rows of padding", "once"
@@ -75,11 +101,11 @@ def results_file(group: str) -> Path:
     return FOLDER / "results" / f"{group}.json"
 
 
-def readme(group: str, results: dict[str, Any]) -> str:
-    """The README with a group's table between its markers."""
+def page(group: str, results: dict[str, Any]) -> str:
+    """The page with a group's table between its markers."""
     block = f"<!-- {group} -->\n{table(results)}<!-- end -->"
     pattern = rf"<!-- {group} -->\n.*?<!-- end -->"
-    return re.sub(pattern, lambda _: block, README.read_text(), flags=re.S)
+    return re.sub(pattern, lambda _: block, PAGE.read_text(), flags=re.S)
 
 
 def measure(names: list[str], smoke: bool) -> dict[str, Any]:
@@ -99,6 +125,27 @@ def merged(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any] | None:
     return {**new, "benchmarks": {name: entries[name] for name in BENCHMARKS if name in entries}}
 
 
+def worse(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """What has become worse, in words: {name: entry} against the committed entries.
+
+    A ratio of one machine says little of another's, but it does not hang on its speed or load.
+    """
+    found = []
+    for name, entry in new.items():
+        if "ratio" not in entry or name not in old:
+            continue
+        now, known = entry["ratio"]["median"], old[name]["ratio"]
+        if entry.get("less"):
+            limit = round(known["highest"] * (1 + _SLACK), 3)
+            bad, side = now > limit, "most"
+        else:
+            limit = round(known["lowest"] * (1 - _SLACK), 3)
+            bad, side = now < limit, "least"
+        if bad:
+            found.append(f"{name}: {now:.2f}, at {side} {limit:.2f} expected")
+    return found
+
+
 def written(results: dict[str, Any]) -> str:
     """The JSON with every list of times on one line."""
     text = json.dumps(results, indent=1) + "\n"
@@ -110,20 +157,36 @@ def main(given: Sequence[str]) -> None:
     parser = command.Parser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--smoke", action="store_true", help="tiny sizes; values only")
+    parser.add_argument("--quick", action="store_true", help="three pairs each; writes nothing")
+    parser.add_argument("--check", action="store_true", help="status 1 where a ratio is worse")
     arguments = parser.parse(given)
     for name in arguments.names:
         if name not in BENCHMARKS:
             raise InputError("NAME", name, f"no benchmark; there are {', '.join(BENCHMARKS)}")
+    found = []
     for group, known in GROUPS.items():
         if names := [name for name in known if name in (arguments.names or known)]:
-            _run(group, names, arguments.smoke)
+            found += _run(group, names, arguments)
+    if arguments.check:
+        print("\n".join(found) or "No ratio is worse than those that are committed.")
+        sys.exit(bool(found))
 
 
-def _run(group: str, names: list[str], smoke: bool) -> None:
-    results, file = measure(names, smoke), results_file(group)
+def _run(group: str, names: list[str], how: argparse.Namespace) -> list[str]:
+    """Measures; gives what is worse than before."""
+    file = results_file(group)
+    before = json.loads(file.read_text())["benchmarks"] if file.exists() else {}
+    with timing.at_most(3 if how.quick else 1000):
+        results = measure(names, how.smoke)
     print(table(results))
-    if smoke:
-        return
+    if not (how.smoke or how.quick or how.check):
+        _write(group, results)
+    # Of tiny sizes the ratios mean nothing.
+    return [] if how.smoke else worse(results["benchmarks"], before)
+
+
+def _write(group: str, results: dict[str, Any]) -> None:
+    file = results_file(group)
     if file.exists():
         results = merged(results, json.loads(file.read_text()))
     if results is None:
@@ -131,7 +194,7 @@ def _run(group: str, names: list[str], smoke: bool) -> None:
         return
     file.parent.mkdir(exist_ok=True)
     file.write_text(written(results))
-    README.write_text(readme(group, results))
+    PAGE.write_text(page(group, results))
 
 
 if __name__ == "__main__":

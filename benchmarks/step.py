@@ -1,4 +1,4 @@
-"""One training step, ours and the same in PyTorch: EC's, and a plain supervised one beside it."""
+"""One training step, ours and the same in PyTorch: EC's, and a supervised one beside it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,6 +28,7 @@ MODELS = {
     "vit_tiny": ({"name": "vit", "depth": 12, "width": 192, "patch": 4}, 64),
 }
 SMOKE = {"depth": 10, "width": 4}, {"depth": 4, "width": 64}
+Theirs = Callable[[torch_step.Trainer, Any], torch.Tensor]
 _ALLOWED = 1e-3  # of the first step's losses
 _STEPS = 1000  # of the schedule; more are not made
 
@@ -37,49 +38,112 @@ class Work:
     """What both sides do.
 
     Attributes:
+      what: in words.
       config: its groups ``model``, ``ec`` and ``unlearn.optimizer`` count.
       network: ours.
       batch: of one step, NumPy arrays.
-      ours: our loss.
-      theirs: ``(trainer, tensors) -> loss`` in PyTorch.
+      loss: ours.
       trained: the parts that move.
       batch_norm: those that take the batch's statistics.
+      given: what PyTorch's loss is told beside the batch.
     """
 
+    what: str
     config: Any
     network: Network
     batch: dict[str, dict[str, np.ndarray]]
-    ours: Loss
-    theirs: Callable[[torch_step.Trainer, Any], torch.Tensor]
-    trained: tuple[str, ...] = PARTS
-    batch_norm: tuple[str, ...] = ()
+    loss: Loss
+    trained: tuple[str, ...]
+    batch_norm: tuple[str, ...]
+    given: tuple[Any, ...] = ()
 
 
 def ec(model: str, smoke: bool) -> dict[str, Any]:
-    """EC's step, with modules of convolutions and the backbone's statistics kept."""
-    c, size = _config(model, smoke)
-    parts = {"retain": (size, range(CLASSES - 1)), "forget": (size, [CLASSES - 1])}
-    network = _network(c, "conv")
-    weights = layer_weights(c.ec.weights, len(network.points), c.ec.weights_sum)
+    """EC's step beside the same in PyTorch."""
+    work = ec_work(model, smoke)
+    return _compared(work, lambda trainer, made: trainer.loss(made, *work.given), "", smoke)
 
-    def theirs(trainer: torch_step.Trainer, tensors: Any) -> torch.Tensor:
-        return trainer.loss(tensors, c.ec, weights)
 
-    work = Work(c, network, _batch(parts), methods.build(c, network.points).loss, theirs)
-    return _compared(f"EC's step, {_called(c)}, {size} + {size} images", work, smoke)
+def ec_compiled(model: str, smoke: bool) -> dict[str, Any]:
+    """EC's step beside what torch.compile makes of the same."""
+    work = ec_work(model, smoke)
+
+    def theirs(trainer: torch_step.Trainer, made: Any) -> torch.Tensor:
+        trainer.compile()
+        return trainer.loss(made, *work.given)
+
+    return _compared(work, theirs, "torch.compile", smoke)
+
+
+def ec_hooks(model: str, smoke: bool) -> dict[str, Any]:
+    """EC's step beside a forward pass a stream that hooks watch."""
+    work = ec_work(model, smoke)
+    return _compared(
+        work, lambda trainer, made: trainer.by_hooks(made, *work.given), "hooks", smoke
+    )
 
 
 def plain(model: str, smoke: bool) -> dict[str, Any]:
-    """A supervised step on as many images as EC's takes, with the batch's statistics."""
+    """A supervised step on as many images as EC's takes, beside the same in PyTorch."""
+    return _compared(
+        _plain(model, smoke),
+        lambda trainer, made: trainer.supervised(made[supervised.STREAM]),
+        "",
+        smoke,
+    )
+
+
+def ec_over_plain(model: str, modules: str, smoke: bool) -> dict[str, Any]:
+    """EC's step beside a supervised one on as many images, both ours: what EC costs."""
+    works = _plain(model, smoke), ec_work(model, smoke, modules)
+    both = [ours(work, variables(work.network)) for work in works]
+    steps = [made.step for made in both]
+    found = timing.compare(
+        *steps, pairs=2 if smoke else 7, difference=lambda a, b: 0.0 * (a + b), allowed=0.0
+    )
+    return {
+        "what": f"a supervised step, {_called(works[0].config)}",
+        "against": f"EC's step on as many images, modules: {modules}",
+        "target": None,
+        "less": True,
+        "flops": round(both[1].flops / both[0].flops, 3),
+        **found,
+    }
+
+
+def ec_work(
+    model: str,
+    smoke: bool,
+    modules: str = "conv",
+    images: int | None = None,
+    classes: int = CLASSES,
+) -> Work:
+    """EC's step, the backbone's statistics kept.
+
+    Args:
+      model: one of ``MODELS``.
+      smoke: a tiny one of its family.
+      modules: their kind.
+      images: of each stream; None: the model's own.
+      classes: the last one is forgotten.
+    """
+    c, size = _config(model, smoke)
+    size = images or size
+    parts = {"retain": (size, range(classes - 1)), "forget": (size, [classes - 1])}
+    network = _network(c, modules, classes)
+    weights = layer_weights(c.ec.weights, len(network.points), c.ec.weights_sum)
+    what = f"EC's step, {_called(c)}, {size} + {size} images"
+    loss = methods.build(c, network.points).loss
+    return Work(what, c, network, _batch(parts), loss, PARTS, (), (c.ec, weights))
+
+
+def _plain(model: str, smoke: bool) -> Work:
+    """A supervised step's, with the batch's statistics."""
     c, size = _config(model, smoke)
     batch, network = _batch({supervised.STREAM: (2 * size, range(CLASSES))}), _network(c, None)
-    ours = supervised.make_loss(network.points[-1:])
-
-    def theirs(trainer: torch_step.Trainer, tensors: Any) -> torch.Tensor:
-        return trainer.supervised(tensors[supervised.STREAM])
-
-    work = Work(c, network, batch, ours, theirs, PARTS[:1], PARTS[:1])
-    return _compared(f"a supervised step, {_called(c)}, {2 * size} images", work, smoke)
+    what = f"a supervised step, {_called(c)}, {2 * size} images"
+    loss = supervised.make_loss(network.points[-1:])
+    return Work(what, c, network, batch, loss, PARTS[:1], PARTS[:1])
 
 
 def _config(model: str, smoke: bool) -> tuple[Any, int]:
@@ -95,8 +159,8 @@ def _called(c: Any) -> str:
     return f"{c.model.name}{c.model.depth}-w{c.model.width}, 32x32"
 
 
-def _network(c: Any, modules: str | None) -> Network:
-    return build(c.model, CLASSES, module_kind=modules, axis_name=parallel.AXIS)
+def _network(c: Any, modules: str | None, classes: int = CLASSES) -> Network:
+    return build(c.model, classes, module_kind=modules, axis_name=parallel.AXIS)
 
 
 def _batch(parts: dict[str, tuple[int, Any]]) -> dict[str, dict[str, np.ndarray]]:
@@ -110,29 +174,50 @@ def _batch(parts: dict[str, tuple[int, Any]]) -> dict[str, dict[str, np.ndarray]
     }
 
 
-def _compared(what: str, work: Work, smoke: bool) -> dict[str, Any]:
-    variables = jax.jit(work.network.init, static_argnums=1)(jax.random.key(0), SHAPE)
-    variables = jax.device_get(variables)
+def variables(network: Network) -> Variables:
+    """Fresh ones of a network, NumPy arrays."""
+    return jax.device_get(jax.jit(network.init, static_argnums=1)(jax.random.key(0), SHAPE))
+
+
+def _compared(work: Work, loss: Theirs, how: str, smoke: bool) -> dict[str, Any]:
+    start = variables(work.network)
     torch.set_num_threads(timing.cores())
-    peer = torch_step.from_ours(work.network, variables, SHAPE[0]).train(bool(work.batch_norm))
+    peer = torch_step.from_ours(work.network, start, SHAPE[0]).train(bool(work.batch_norm))
     trainer = torch_step.Trainer(peer, work.config.unlearn.optimizer, MEAN, STD)
     tensors = jax.tree.map(torch.tensor, work.batch)
     times = timing.compare(
-        _ours(work, variables),
-        lambda: trainer.step(work.theirs(trainer, tensors)),
+        ours(work, start).step,
+        lambda: trainer.step(loss(trainer, tensors)),
         pairs=2 if smoke else 7,
         difference=timing.largest_difference,
         allowed=_ALLOWED,
     )
-    return {"what": what, "against": "PyTorch, eager, channels last", "target": None, **times}
+    against = f"PyTorch, {how or 'eager'}, channels last"
+    return {"what": work.what, "against": against, "target": None, **times}
 
 
-def _ours(work: Work, variables: Variables) -> Callable[[], float]:
-    """A function that makes the next step and gives its loss."""
-    optimizer, mesh = make_optimizer(work.config.unlearn.optimizer, _STEPS), parallel.make_mesh(1)
-    recipe = Recipe(work.ours, optimizer, work.trained, work.batch_norm)
-    update = parallel.per_device(make_update(work.network, recipe, MEAN, STD), mesh)
-    state = create(work.network, variables, optimizer, work.trained, tuple(work.batch))
+@dataclasses.dataclass(frozen=True)
+class Ours:
+    """Our step, compiled.
+
+    Attributes:
+      step: makes the next one and gives its loss.
+      flops: its operations, on all devices.
+      bytes: that it needs beside its arguments and results, on one device.
+    """
+
+    step: Callable[[], float]
+    flops: int
+    bytes: int
+
+
+def ours(work: Work, start: Variables, devices: int = 1) -> Ours:
+    """Our step of a work."""
+    recipe = work.config.unlearn.optimizer
+    optimizer, mesh = make_optimizer(recipe, _STEPS), parallel.make_mesh(devices)
+    update_recipe = Recipe(work.loss, optimizer, work.trained, work.batch_norm)
+    update = parallel.per_device(make_update(work.network, update_recipe, MEAN, STD), mesh)
+    state = create(work.network, start, optimizer, work.trained, tuple(work.batch))
     held = [parallel.replicate(state, mesh)]
     shared = parallel.replicate({"key": rng.key(0, "benchmark"), "extras": {}}, mesh)
     there = parallel.shard(work.batch, mesh)
@@ -141,4 +226,6 @@ def _ours(work: Work, variables: Variables) -> Callable[[], float]:
         held[0], metrics = update(held[0], shared, there)
         return float(jax.block_until_ready((held[0], metrics))[1]["loss"])
 
-    return step
+    arguments = held[0], shared, there
+    memory = update.program.lower(*arguments).compile().memory_analysis()
+    return Ours(step, update.flops(*arguments), memory.temp_size_in_bytes)

@@ -1,16 +1,28 @@
 """Two ways to one value, timed in turn within one process."""
 
+import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_most: list[int] = []  # pairs, where fewer are wanted
 PACKAGES = ("jax", "jaxlib", "numpy", "scikit-learn", "torch")
+
+
+@contextlib.contextmanager
+def at_most(pairs: int) -> Iterator[None]:
+    """Within, ``compare`` times no more pairs."""
+    _most.append(pairs)
+    try:
+        yield
+    finally:
+        _most.pop()
 
 
 def compare(
@@ -31,7 +43,7 @@ def compare(
     Args:
       ours: returns its value only when that is there.
       other: the same for what it is compared with.
-      pairs: repeats, >= 1.
+      pairs: repeats, >= 1; fewer within ``at_most``.
       difference: of the two values, >= 0.
       allowed: the largest difference that counts as the same.
 
@@ -46,7 +58,7 @@ def compare(
     found = difference(ours(), other())
     if not found <= allowed:
         raise ValueError(f"the two sides differ by {found}, more than {allowed}")
-    load = os.getloadavg()[0]
+    load, pairs = os.getloadavg()[0], min([pairs, *_most])
     times = np.array([(_seconds(ours), _seconds(other)) for _ in range(pairs)])
     ratios = times[:, 1, 0] / times[:, 0, 0]
     cpu = times[:, :, 1].min(axis=0)

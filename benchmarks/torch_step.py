@@ -60,11 +60,19 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """(maps of the stages, the feature that the head reads, logits) of images [b, c, h, w]."""
         x, maps = F.relu(self.bn1(self.conv1(x))), []
-        for i in range(self.stages):
-            x = self.get_submodule(f"layer{i + 1}")(x)
+        for layer in self.watched():
+            x = layer(x)
             maps.append(x)
         pooled = x.mean((2, 3))
         return maps, pooled, self.fc(pooled)
+
+    def watched(self) -> list[nn.Module]:
+        """The stages."""
+        return [self.get_submodule(f"layer{i + 1}") for i in range(self.stages)]
+
+    def map(self, out: Tensor) -> Tensor:
+        """The map [b, c, h, w] that a stage gave."""
+        return out
 
 
 class ViT(nn.Module):
@@ -92,10 +100,18 @@ class ViT(nn.Module):
         for i, block in enumerate(made.blocks, 1):
             x = block(x)
             if i in self.ends:
-                tokens = x[:, 1:].transpose(1, 2)
-                maps.append(tokens.unflatten(2, (int(tokens.shape[2] ** 0.5), -1)))
+                maps.append(self.map(x))
         pooled = made.norm(x)[:, 0]
         return maps, pooled, made.head(pooled)
+
+    def watched(self) -> list[nn.Module]:
+        """The last blocks of the stages."""
+        return [self.made.blocks[i - 1] for i in self.ends]
+
+    def map(self, out: Tensor) -> Tensor:
+        """The map [b, c, h, w] of the tokens that a block gave."""
+        tokens = out[:, 1:].transpose(1, 2)
+        return tokens.unflatten(2, (int(tokens.shape[2] ** 0.5), -1))
 
 
 class Module(nn.Module):
@@ -214,6 +230,11 @@ class Trainer:
         how = {"lr": recipe.learning_rate, "momentum": recipe.momentum, "nesterov": True}
         self._optimizer = torch.optim.SGD(groups, **how)
 
+    def compile(self) -> None:
+        """Has ``torch.compile`` compile the network, if it is not yet; it does so when called."""
+        if not hasattr(self.network, "_orig_mod"):
+            self.network = torch.compile(self.network)
+
     def images(self, images: Tensor) -> Tensor:
         """uint8 [b, h, w, c] as what the network reads."""
         x = images.permute(0, 3, 1, 2).float() / 255
@@ -230,6 +251,35 @@ class Trainer:
             away = contrast(e[n:], forget["label"], e[:n], retain["label"], ec.temperature)
             total = total + weight * (kept + ec["lambda"] * away)
         return total
+
+    def by_hooks(
+        self, batch: Mapping[str, Mapping[str, Tensor]], ec: Any, weights: Sequence[float]
+    ) -> Tensor:
+        """The same loss as code with forward hooks computes it: a pass a stream.
+
+        Where statistics of the batch are taken it is another one, as each stream has its own.
+        """
+        seen = {name: self._watched(batch[name]["image"]) for name in ("retain", "forget")}
+        retain, forget = batch["retain"]["label"], batch["forget"]["label"]
+        total = 0.0
+        for weight, (kept, c), (gone, _) in zip(weights, *seen.values(), strict=True):
+            away = contrast(gone, forget, kept, retain, ec.temperature)
+            total = total + weight * (F.cross_entropy(c, retain) + ec["lambda"] * away)
+        return total
+
+    def _watched(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(embedding, logits) of every stage, of a pass through the backbone that hooks watch."""
+        backbone, maps = self.network.backbone, []
+        hooks = [
+            layer.register_forward_hook(lambda _, given, out: maps.append(out))
+            for layer in backbone.watched()
+        ]
+        _, pooled, last = backbone(self.images(images))
+        for hook in hooks:
+            hook.remove()
+        maps = [backbone.map(out) for out in maps[:-1]]
+        seen = [module(m) for module, m in zip(self.network.aside, maps, strict=True)]
+        return [*seen, (pooled, last)]
 
     def supervised(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Cross-entropy of the network's own logits."""

@@ -4,15 +4,14 @@ A training's folder holds one folder a checkpointed step. A step has three items
 ``model`` (the backbone's ``params`` and ``batch_stats``: what is delivered and what a field
 such as ``original.checkpoint`` reads), ``training`` (everything else that a resume needs)
 and ``cost`` (JSON). Orbax writes into a temporary folder and renames it, so a step exists
-whole or not at all; it does so while training goes on. What a disk or a copy does to it later is
-seen by ``digest.json`` in the step (``ec_jax/digests.py``). A step without one, made by an earlier
-version or cut off just before it was written, is taken if all of it can be read, and gets one.
+whole or not at all. What a disk or a copy does to it later is seen by ``digest.json`` in the step
+(``ec_jax/digests.py``). A step without one, made by an earlier version or cut off just before it
+was written, is taken if all of it can be read, and gets one.
 """
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +47,20 @@ class Checkpoints:
                 max_to_keep=keep,
                 # What a killed run left half-written.
                 cleanup_tmp_directories=True,
+                enable_async_checkpointing=False,
             ),
         )
-        self._unfinished: int | None = None
 
     def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, cost: Mapping[str, float]) -> None:
-        """Takes the state at its own step, with what it has cost so far, and writes it meanwhile.
-
-        It is there after ``finish``, which the next call begins with.
+        """Writes the state at its own step, with what it has cost so far.
 
         Raises:
           TrainingError: there is no space for it; those before it stay as they are.
         """
-        self.finish()
         model, rest = _take_apart(state)
         step = int(state.step)
         items = ocp.args.Composite(
@@ -72,37 +68,18 @@ class Checkpoints:
             training=ocp.args.StandardSave(rest),
             cost=ocp.args.JsonSave(dict(cost)),
         )
-        self._unfinished = step
-        with self._explained(step):
+        try:
             self._manager.save(step, args=items)
-
-    def finish(self) -> None:
-        """Waits until what was saved is there, whole and with its digest.
-
-        Raises:
-          TrainingError: as ``save``.
-        """
-        step, self._unfinished = self._unfinished, None
-        if step is None:
-            return
-        with self._explained(step):
-            self._manager.wait_until_finished()
             if processes.primary():  # when all have written
                 digests.seal(self._folder / str(step))
-        processes.wait("checkpoint")
-
-    @contextlib.contextmanager
-    def _explained(self, step: int) -> Iterator[None]:
-        try:
-            yield
         except Exception as error:  # orbax and tensorstore have no common one
-            self._unfinished = None
             if not (reason := no_space(error)):
                 raise
             raise TrainingError(
                 f"{self._folder}: step {step} cannot be saved: {reason}; free some space and give "
                 "the same command again: it goes on from the newest checkpoint"
             ) from error
+        processes.wait("checkpoint")
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, float]]:
         """The newest checkpoint, with the shapes, types and devices of ``like``.
@@ -140,15 +117,8 @@ class Checkpoints:
         return step
 
     def close(self) -> None:
-        """Finishes, and ends the manager's threads.
-
-        Raises:
-          TrainingError: as ``save``.
-        """
-        try:
-            self.finish()
-        finally:
-            self._manager.close()
+        """Ends the manager's threads."""
+        self._manager.close()
 
 
 def _take_apart(state: TrainState) -> tuple[dict, dict]:

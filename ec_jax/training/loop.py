@@ -106,7 +106,6 @@ def train(
                     _look(name, {done: (1, ahead)}, min_spread, remedy)
                     checkpoints.save(state, cost(done))
                 if ends:
-                    checkpoints.finish()
                     print(f"{name}: saved at step {done}/{steps}", flush=True)
                     raise termination.Terminated
     finally:

@@ -69,12 +69,12 @@ def test_the_json_that_is_committed_is_what_the_command_gives(smoke, committed):
     assert list(growth) == ["5000", "15000", "50000"]
 
 
-def test_the_readme_shows_the_json(committed):
+def test_the_page_shows_the_json(committed):
     for group, name in (("evaluation", "knn"), ("input", "pictures")):
-        assert run.README.read_text() == run.readme(group, committed[group])
+        assert run.PAGE.read_text() == run.page(group, committed[group])
         changed = json.loads(json.dumps(committed[group]))
         changed["benchmarks"][name]["ratio"]["median"] = 1234.5
-        assert "1234.50×" in run.readme(group, changed)
+        assert "1234.50×" in run.page(group, changed)
 
 
 def test_numbers_of_two_machines_do_not_mix(committed):
@@ -114,3 +114,34 @@ def test_memory_that_is_held_would_show(smoke):
     # 30,000 rows of 960 float32 for each of two models are 220 MiB; compiling takes 180 give or
     # take some 30.
     assert entry["features_held_mib"] - entry["growth_mib"]["30000"] > 120
+
+
+def test_a_ratio_that_fell_is_named(committed):
+    old = committed["steps"]["benchmarks"]
+    assert run.worse(old, old) == []
+    new = json.loads(json.dumps(old))
+    new["ec_vit_tiny"]["ratio"]["median"] = 0.75 * old["ec_vit_tiny"]["ratio"]["lowest"]
+    new["unknown"] = new["plain_vit_tiny"]
+    (line,) = run.worse(new, old)
+    assert line.startswith("ec_vit_tiny: ")
+    rising = {"cost": {"less": True, "ratio": {"median": 1.0, "lowest": 0.9, "highest": 1.1}}}
+    assert run.worse(rising, rising) == []
+    assert run.worse({"cost": rising["cost"] | {"ratio": {"median": 1.4}}}, rising)
+    assert run.worse({"cost": rising["cost"] | {"ratio": {"median": 0.5}}}, rising) == []
+
+
+def test_the_guard_runs(capsys):
+    with pytest.raises(SystemExit) as end:
+        run.main(["--quick", "--check", "--smoke", "training_loop"])
+    assert not end.value.code
+    assert "No ratio is worse" in capsys.readouterr().out
+
+
+def test_fewer_pairs_may_be_asked_for():
+    def compare():
+        times = {"pairs": 5, "difference": timing.largest_difference, "allowed": 0}
+        return len(timing.compare(lambda: 1.0, lambda: 1.0, **times)["ours_seconds"])
+
+    with timing.at_most(2):
+        assert compare() == 2
+    assert compare() == 5

@@ -74,7 +74,11 @@ def test_both_steps_come_to_the_same(model, kind, train):
         tensors = jax.tree.map(
             lambda a: torch.tensor(a).long() if a.ndim < 2 else torch.tensor(a), batch
         )
-        losses.append(trainer.step(trainer.loss(tensors, c.ec, weights)))
+        loss = trainer.loss(tensors, c.ec, weights)
+        if not train:
+            hooked = trainer.by_hooks(tensors, c.ec, weights).detach()
+            np.testing.assert_allclose(hooked, loss.detach(), rtol=1e-5)
+        losses.append(trainer.step(loss))
     found, after = ours(c, network, variables, train, steps)
     np.testing.assert_allclose(losses, found, rtol=1e-4)
     want = torch_step.from_ours(network, after, SHAPE[0])
