@@ -195,7 +195,8 @@ def get_config() -> ConfigDict:
     # Devices used, of all processes together; 0 = all. On CPU this many virtual devices are made.
     c.parallel.devices = 0
     # Steps that the devices are given at a time, where the training images lie on them; 0 = 8 on an
-    # accelerator, 1 on a CPU, whose compiler makes loops slow (docs/performance.md).
+    # accelerator, 1 on a CPU, whose compiler makes loops slow (docs/performance.md). At most
+    # report.log_every and checkpoint.every.
     c.parallel.at_once = 0
     # Of a run of several processes, which all get the same command (docs/scaling.md):
     c.parallel.coordinator = ""  # HOST:PORT of the first | auto: a TPU pod, Slurm, … says it all

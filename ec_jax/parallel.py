@@ -169,8 +169,8 @@ def _jit(program: Callable, mesh: Mesh, **options: Any) -> Any:
 def _cpu_options() -> dict[str, str]:
     """What XLA is told on a CPU: products and convolutions by its own code, not by YNNPACK's.
 
-    A ResNet trains 1.4 times as fast so, a ViT 1.1 times (docs/performance.md). A version that does
-    not know the option goes without.
+    Its own are faster here (docs/performance.md). A version that does not know the option goes
+    without.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     try:

@@ -62,7 +62,7 @@ def dense(features: int, dtype: Any, **kwargs) -> nn.Dense:
 @jax.checkpoint  # of the forward pass x alone is kept: the rest is cheaper computed than read
 def gelu(x: jax.Array) -> jax.Array:
     """GELU with the error function itself, as PyTorch's default is."""
-    # jax.nn.gelu takes erfc, which is exact for large negative x, and twice the work.
+    # jax.nn.gelu takes erfc, which is exact for large negative x, and more work.
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 

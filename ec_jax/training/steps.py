@@ -131,13 +131,15 @@ def make_steps(
 def at_once(scenario: Scenario) -> int:
     """Steps that the devices are given at a time: ``parallel.at_once``, or what is fast there.
 
-    More than one only where the images lie on the devices. XLA's loops on a CPU run convolutions
+    More than one only where the images lie on the devices, and no more than are made between two
+    looks at the numbers or two checkpoints. XLA's loops on a CPU run convolutions
     many times slower (docs/performance.md).
     """
     if not scenario.resident:
         return 1
+    c = scenario.config
     usual = 1 if scenario.mesh.devices.flat[0].platform == "cpu" else _AT_ONCE
-    return scenario.config.parallel.at_once or usual
+    return min(c.parallel.at_once or usual, c.report.log_every, c.checkpoint.every)
 
 
 def make_program(

@@ -13,7 +13,7 @@ from ec_jax.errors import InputError
 from ec_jax.training.optimizer import make_optimizer
 from ec_jax.training.plan import plan
 from ec_jax.training.state import create
-from ec_jax.training.steps import Steps, make_steps
+from ec_jax.training.steps import Steps, at_once, make_steps
 
 STEPS = 3
 SMALL = {"model__depth": 8, "model__width": 4, "data__batch_size": 6, "parallel__devices": 1}
@@ -116,3 +116,9 @@ def test_a_call_makes_steps_of_the_same_streams_alone():
     assert [steps.together(step, 9) for step in range(5)] == [1, 3, 2, 1, 1]
     assert steps.together(1, 2) == 2
     assert Steps(None, {}, lambda _: ("retain",), {}, None).together(0, 9) == 1
+
+
+def test_a_call_makes_no_more_steps_than_a_line_of_the_log_is_of():
+    many = {"parallel__at_once": 2**31 - 1, "report__log_every": 3, "checkpoint__every": 7}
+    found = scenario.Scenario(changed(default.get_config(), **SMALL, **many))
+    assert at_once(found) == 3
