@@ -3,15 +3,17 @@
 A training's folder holds one folder a checkpointed step. A step has three items:
 ``model`` (the backbone's ``params`` and ``batch_stats``: what is delivered and what a field
 such as ``original.checkpoint`` reads), ``training`` (everything else that a resume needs)
-and ``cost`` (JSON). Orbax writes into a temporary folder and renames it, so a step exists
-whole or not at all. What a disk or a copy does to it later is seen by ``digest.json`` in the step
-(``ec_jax/digests.py``). A step without one, made by an earlier version or cut off just before it
-was written, is taken if all of it can be read, and gets one.
+and ``cost`` (JSON). Orbax writes into a temporary folder while training goes on and renames it, so
+a step exists whole or not at all. What a disk or a copy does to it later is seen by ``digest.json``
+in the step (``ec_jax/digests.py``), made before that: it names all but orbax's notes of when it
+wrote, which nothing here reads. A step without one, made by an earlier version, is taken if all of
+it can be read, and gets one.
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from ec_jax.workdir import read_json
 
 _MANIFEST = bytes.fromhex("0cdb3a2a")  # what a manifest of arrays begins with
 _ITEMS = ("model", "training", "cost")
+_NOTES = ("_CHECKPOINT_METADATA", "commit_success.txt")  # orbax writes them when it renames
 _ANEW = "is damaged ({}); start again with this stage, and the checkpoint before it is used"
 
 
@@ -47,39 +50,59 @@ class Checkpoints:
                 max_to_keep=keep,
                 # What a killed run left half-written.
                 cleanup_tmp_directories=True,
-                enable_async_checkpointing=False,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
+        self._writing: int | None = None  # the step
 
     def latest_step(self) -> int | None:
         """The newest checkpoint's step, or None."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, cost: Mapping[str, float]) -> None:
-        """Writes the state at its own step, with what it has cost so far.
+        """Begins to write the state at its own step, with what it has cost so far.
+
+        It is there after ``wait``, at the latest. Until then the state must not be donated.
 
         Raises:
-          TrainingError: there is no space for it; those before it stay as they are.
+          TrainingError: as ``wait``, of the one before it.
         """
+        self.wait()
         model, rest = _take_apart(state)
-        step = int(state.step)
         items = ocp.args.Composite(
             model=ocp.args.StandardSave(model),
             training=ocp.args.StandardSave(rest),
             cost=ocp.args.JsonSave(dict(cost)),
         )
+        self._writing = int(state.step)
+        with self._told():
+            self._manager.save(self._writing, args=items)
+
+    def wait(self) -> None:
+        """Returns when the newest checkpoint is written.
+
+        Raises:
+          TrainingError: there is no space for it; those before it stay as they are.
+        """
+        with self._told():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            self._manager.save(step, args=items)
-            if processes.primary():  # when all have written
-                digests.seal(self._folder / str(step))
+            yield
         except Exception as error:  # orbax and tensorstore have no common one
             if not (reason := no_space(error)):
                 raise
             raise TrainingError(
-                f"{self._folder}: step {step} cannot be saved: {reason}; free some space and give "
-                "the same command again: it goes on from the newest checkpoint"
+                f"{self._folder}: step {self._writing} cannot be saved: {reason}; free some space "
+                "and give the same command again: it goes on from the newest checkpoint"
             ) from error
-        processes.wait("checkpoint")
+
+    def _seal(self) -> None:
+        """In the first process, when all have written and orbax has not yet renamed the folder."""
+        (temporary,) = self._folder.glob(f"{self._writing}{ocp.utils.TMP_DIR_SUFFIX}*")
+        digests.seal(temporary, _NOTES)
 
     def restore(self, like: TrainState) -> tuple[TrainState, dict[str, float]]:
         """The newest checkpoint, with the shapes, types and devices of ``like``.
@@ -117,8 +140,13 @@ class Checkpoints:
         return step
 
     def close(self) -> None:
-        """Ends the manager's threads."""
-        self._manager.close()
+        """Ends the manager's threads, when the newest checkpoint is written.
+
+        Raises:
+          TrainingError: as ``wait``.
+        """
+        with self._told():
+            self._manager.close()
 
 
 def _take_apart(state: TrainState) -> tuple[dict, dict]:
@@ -201,7 +229,7 @@ def mend(folder: Path) -> list[dict[str, Any]]:
         why = damage(place)  # in all processes, as they read arrays together
         if not processes.any_process(bool(why)):
             if processes.primary() and not digests.sealed(place):
-                digests.seal(place)
+                digests.seal(place, _NOTES)
             processes.wait("whole")
             break
         moved, number = folder / f"{step}.damaged", 1

@@ -5,7 +5,7 @@ Nothing here needs JAX.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,18 @@ def of_images(images: Any, labels: np.ndarray, rows: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def seal(folder: Path) -> None:
-    """Leaves ``digest.json`` in a folder: the size and the SHA-256 of every file in it."""
+def seal(folder: Path, without: Container[str] = ()) -> None:
+    """Leaves ``digest.json`` in a folder: the size and the SHA-256 of every file in it.
+
+    Args:
+      folder: of which.
+      without: files, by their path in the folder, that may still change.
+    """
+    names = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     files = {
-        p.relative_to(folder).as_posix(): [p.stat().st_size, of_file(p)] for p in _files(folder)
+        name: [path.stat().st_size, of_file(path)]
+        for name, path in names.items()
+        if name not in without
     }
     write_json(folder / SEAL, {"schema": 1, "files": dict(sorted(files.items()))})
 

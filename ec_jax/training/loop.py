@@ -50,7 +50,9 @@ def train(
     With a state its cost is saved: ``seconds`` (of the steps up to it, over all resumes; what a
     killed start did after its last checkpoint does not count), ``steps``, ``images`` and
     ``flops``: floating point operations of all devices, left out where they are not known. The
-    step ahead that every checkpoint takes is no part of the training, and counts as seconds alone.
+    step ahead that the last checkpoint takes is no part of the training, and counts as seconds alone.
+
+    A checkpoint is written while training goes on; when this returns, all are.
 
     Raises:
       TrainingError: a loss is not finite, or the features collapsed. Checkpoints written
@@ -72,6 +74,8 @@ def train(
     profiled = Profile(folder / name, profile)
     # Metrics stay on the device until they are looked at: the host must not wait for a step.
     unseen: dict[int, tuple[int, dict[str, jax.Array]]] = {}
+    # What a step left is seen only by the next one: no state is saved before that was tried.
+    held: tuple[TrainState, dict[str, float]] | None = None
 
     def cost(step: int) -> dict[str, float]:
         seconds = spent + time.monotonic() - began
@@ -94,23 +98,34 @@ def train(
                 save = done % checkpoints.every == 0 or done == steps
                 look = save or done % log_every == 0
                 ends = _ends(look)
-                if look or ends:
+                if look or ends or held:
                     metrics, read = _look(name, unseen, min_spread, remedy)
-                    progress.show(done, metrics)
                     images += read
                     unseen.clear()
-                if save or ends:
-                    # What a step left is seen only by the next one: no state is saved before that
-                    # was tried. The step takes over its buffers, so it gets a copy.
-                    _, ahead = step_fn(jax.tree.map(jnp.copy, state), done)
+                if look or ends:
+                    progress.show(done, metrics)
+                if held:
+                    checkpoints.save(*held)
+                    held = None
+                if ends or done == steps:  # no step comes after it: one is tried, and forgotten
+                    _, ahead = step_fn(_copy(state), done)
                     _look(name, {done: (1, ahead)}, min_spread, remedy)
                     checkpoints.save(state, cost(done))
+                elif save:
+                    held = _copy(state), cost(done)
                 if ends:
+                    checkpoints.wait()
                     print(f"{name}: saved at step {done}/{steps}", flush=True)
                     raise termination.Terminated
+            checkpoints.wait()
     finally:
         profiled.close()
         progress.close()
+
+
+def _copy(state: TrainState) -> TrainState:
+    """One whose buffers no step takes over, or that it may take over while the state stays."""
+    return jax.tree.map(jnp.copy, state)
 
 
 def _left(done: int, every: int) -> int:

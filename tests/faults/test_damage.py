@@ -137,6 +137,31 @@ def test_a_whole_step_of_an_earlier_version_is_taken_and_gets_a_digest(copy):
     assert digests.of_file(step / digests.SEAL) == before
 
 
+def test_what_the_digest_leaves_out_nothing_reads(copy):
+    step = newest(copy, "unlearn")
+    there = {p.relative_to(step).as_posix() for p in step.rglob("*") if p.is_file()}
+    listed = json.loads((step / digests.SEAL).read_text())["files"]
+    notes = there - set(listed) - {digests.SEAL}
+    assert "_CHECKPOINT_METADATA" in notes
+    assert notes <= {"_CHECKPOINT_METADATA", "commit_success.txt"}
+
+    def cost():
+        checkpoints = checkpoint.Checkpoints(step.parent, keep=2)
+        try:
+            return checkpoints.cost()
+        finally:
+            checkpoints.close()
+
+    before = cost()
+    for name in notes:
+        (step / name).write_bytes(b"\x00{")
+    assert cost() == before
+    for name in notes:
+        (step / name).unlink()
+    assert cost() == before
+    assert not checkpoint.mend(step.parent)
+
+
 def test_what_is_redone_after_damage_is_the_same_to_the_last_bit(whole, copy, capsys):
     flip(newest(copy, "original"))
     both = list((copy / "checkpoints" / "oracle").iterdir())
