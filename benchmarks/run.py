@@ -47,7 +47,8 @@ GROUPS = {  # what was measured on one machine, together
             f"ec_over_plain_{model}_{kind}": functools.partial(step.ec_over_plain, model, kind)
             for model, kind in (("resnet18_w16", "pool"), ("resnet18_w16", "conv"))
         },
-        "training_loop": loop.digits_ec,
+        "training_loop_8x8": loop.digits_8x8,
+        "training_loop_32x32": loop.digits_32x32,
     },
     "growth": {
         f"growth_{name}": functools.partial(growth.measured, name) for name in growth.SERIES

@@ -50,7 +50,7 @@ def train(
     With a state its cost is saved: ``seconds`` (of the steps up to it, over all resumes; what a
     killed start did after its last checkpoint does not count), ``steps``, ``images`` and
     ``flops``: floating point operations of all devices, left out where they are not known. The
-    step ahead that the last checkpoint takes is no part of the training, and counts as seconds alone.
+    step that is tried at the end is no part of the training, and counts as seconds alone.
 
     A checkpoint is written while training goes on; when this returns, all are.
 
