@@ -37,7 +37,7 @@ class Block(nn.Module):
             kernel_init=transformer.init,
             name="conv",
         )(x)
-        y = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(y)
+        y = transformer.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(y)
         y = transformer.MLP(self.dtype, name="mlp")(y)
         scale = self.param("scale", nn.initializers.constant(_SCALE), (c,))
         return x + scale.astype(self.dtype).reshape(1, 1, 1, c) * y
@@ -59,7 +59,7 @@ class ConvNeXt(transformer.Backbone):
         With ``after``, x is the activation of that point and only the later layers run.
         """
         del train  # nothing here behaves otherwise in training
-        norm = partial(nn.LayerNorm, epsilon=_EPSILON)
+        norm = partial(transformer.LayerNorm, epsilon=_EPSILON)
         conv = partial(nn.Conv, padding="VALID", dtype=self.dtype, kernel_init=transformer.init)
         if after is None:
             side = (self.patch, self.patch)

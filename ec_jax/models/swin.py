@@ -96,7 +96,7 @@ class Merge(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
         x = x.reshape(b, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
         x = x.transpose(0, 1, 3, 4, 2, 5).reshape(b, (h + 1) // 2, (w + 1) // 2, 4 * c)
-        x = nn.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(x)
+        x = transformer.LayerNorm(epsilon=_EPSILON, dtype=self.dtype, name="norm")(x)
         return transformer.dense(2 * c, self.dtype, use_bias=False, name="reduce")(x)
 
 
@@ -116,7 +116,7 @@ class Swin(transformer.Backbone):
         With ``after``, x is the activation of that point and only the later layers run.
         """
         del train  # nothing here behaves otherwise in training
-        norm = partial(nn.LayerNorm, epsilon=_EPSILON)
+        norm = partial(transformer.LayerNorm, epsilon=_EPSILON)
         if after is None:
             side = (self.patch, self.patch)
             x = nn.Conv(self.width, side, side, padding="VALID", dtype=self.dtype, name="stem")(x)

@@ -84,6 +84,75 @@ def _softmax_backward(y: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
 softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """Layer normalisation over the last axis (Ba et al. 2016, arXiv 1607.06450).
+
+    The gradient keeps the input and two numbers of each row of it: what JAX would derive keeps
+    arrays of the input's size in their place.
+
+    Args:
+      x: float32 [..., c].
+      scale: float32 [c], and so ``bias``.
+      bias: added in the end.
+      epsilon: added to the variance.
+    """
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, Any]:
+    mean = jnp.mean(x, axis=-1)
+    variance = jnp.mean(jnp.square(x), axis=-1) - jnp.square(mean)
+    inverse = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + epsilon)
+    y = (x - mean[..., None]) * inverse[..., None]
+    return y * _as_row(scale, x) + _as_row(bias, x), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(epsilon: float, kept: Any, gradient: jax.Array) -> tuple[jax.Array, ...]:
+    x, mean, inverse, scale = kept
+    # Sums as products with vectors, which a CPU makes fast: XLA's sums of rows are passes of their
+    # own. The mean comes off the sums, so that the normalised input is not made once more.
+    n = "abdefgh"[: x.ndim - 1]
+    over_c = partial(jnp.einsum, f"{n}c,c->{n}", precision=jax.lax.Precision.HIGHEST)
+    over_rows = partial(jnp.einsum, f"{n},{n}c->c", precision=jax.lax.Precision.HIGHEST)
+    product, share = gradient * x, scale / x.shape[-1]
+    shift = over_c(gradient, share)
+    slope = jnp.square(inverse) * (over_c(product, share) - mean * shift)
+    of_x = gradient * _as_row(scale, x) - shift[..., None]
+    of_x = inverse[..., None] * (of_x - (x - mean[..., None]) * slope[..., None])
+    of_scale = over_rows(inverse, product) - over_rows(inverse * mean, gradient)
+    return of_x, of_scale, jnp.sum(gradient, axis=range(x.ndim - 1))
+
+
+def _as_row(vector: jax.Array, x: jax.Array) -> jax.Array:
+    return vector.reshape(*[1] * (x.ndim - 1), -1)
+
+
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+class LayerNorm(nn.Module):
+    """``layer_norm`` with its parameters ``scale`` and ``bias``, in float32.
+
+    Attributes:
+      epsilon: added to the variance.
+      dtype: of the result.
+    """
+
+    epsilon: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., c], as it came in."""
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        return layer_norm(x.astype(jnp.float32), scale, bias, self.epsilon).astype(self.dtype)
+
+
 def attend(qkv: jax.Array, heads: int, bias: jax.Array | None = None) -> jax.Array:
     """Softmax attention among tokens, the softmax in float32.
 
@@ -163,6 +232,6 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[b, ..., c], as it came in."""
-        norm = partial(nn.LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
+        norm = partial(LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
         x = x + self.attention(name="attention")(norm(name="norm1")(x))
         return x + MLP(self.dtype, name="mlp")(norm(name="norm2")(x))

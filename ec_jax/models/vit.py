@@ -60,7 +60,7 @@ class ViT(transformer.Backbone):
             if i + 1 in ends:
                 point = POINTS[ends.index(i + 1)]
                 self.sow("intermediates", point, x, reduce_fn=replace_sown)
-        pooled = nn.LayerNorm(epsilon=_EPSILON, name="norm")(x[:, 0].astype(jnp.float32))
+        pooled = transformer.LayerNorm(epsilon=_EPSILON, name="norm")(x[:, 0].astype(jnp.float32))
         self.sow("intermediates", "pooled", pooled, reduce_fn=replace_sown)
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(pooled)
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from ml_collections import ConfigDict
 
 from ec_jax import rules
-from ec_jax.models import convnext, resnet, swin, vit
+from ec_jax.models import convnext, resnet, swin, transformer, vit
 from ec_jax.models.modules import KINDS
 from ec_jax.models.network import build
 from ec_jax.training import optimizer
@@ -128,6 +129,26 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_parameters(name):
     assert {a.dtype for a in maps.values()} == {jnp.dtype("bfloat16")}
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, jax.jit(full.activations)(variables, images)[1], atol=0.05)
+
+
+@pytest.mark.parametrize("shape", [(7, 16), (3, 5, 8), (2, 3, 4, 32), (1, 1)])
+def test_layer_norm_and_its_gradients_are_those_of_the_definition(shape):
+    draw = np.random.default_rng(0)
+    x, weights = draw.normal(2.0, 1.5, shape), draw.normal(size=shape)
+    scale, bias = draw.normal(1.0, 0.3, shape[-1:]), draw.normal(size=shape[-1:])
+    tensors = [torch.tensor(a, requires_grad=True) for a in (x, scale, bias)]
+    there = torch.nn.functional.layer_norm(tensors[0], shape[-1:], *tensors[1:], eps=1e-5)
+    wanted = torch.autograd.grad((there * torch.tensor(weights)).sum(), tensors)
+
+    def here(*arrays):
+        y = transformer.layer_norm(*arrays, 1e-5)
+        return (y * weights.astype(np.float32)).sum(), y
+
+    arrays = [a.astype(np.float32) for a in (x, scale, bias)]
+    (_, y), found = jax.value_and_grad(here, argnums=(0, 1, 2), has_aux=True)(*arrays)
+    np.testing.assert_allclose(y, there.detach(), atol=1e-5)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 @each
