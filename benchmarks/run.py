@@ -15,7 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cka, extraction, growth, knn, loop, memory, pictures, step, timing
+from benchmarks import (
+    cka,
+    extraction,
+    growth,
+    knn,
+    loop,
+    memory,
+    packages,
+    pictures,
+    step,
+    timing,
+)
 from ec_jax import command
 from ec_jax.errors import InputError
 
@@ -49,6 +60,10 @@ GROUPS = {  # what was measured on one machine, together
         },
         "training_loop_8x8": loop.digits_8x8,
         "training_loop_32x32": loop.digits_32x32,
+    },
+    "packages": {
+        "finetune_torchunlearn": packages.torchunlearn,
+        "finetune_supreme": packages.supreme,
     },
     "growth": {
         f"growth_{name}": functools.partial(growth.measured, name) for name in growth.SERIES
@@ -164,13 +179,24 @@ def main(given: Sequence[str]) -> None:
     for name in arguments.names:
         if name not in BENCHMARKS:
             raise InputError("NAME", name, f"no benchmark; there are {', '.join(BENCHMARKS)}")
-    found = []
+    wanted, found = there(arguments.names), []
     for group, known in GROUPS.items():
-        if names := [name for name in known if name in (arguments.names or known)]:
+        if names := [name for name in known if name in wanted]:
             found += _run(group, names, arguments)
     if arguments.check:
         print("\n".join(found) or "No ratio is worse than those that are committed.")
         sys.exit(bool(found))
+
+
+def there(names: list[str]) -> list[str]:
+    """The named ones, else all whose packages are there; of the others a line says how to go on."""
+    lacks = {name: packages.lack(name) for name in names or BENCHMARKS}
+    for name, remedy in lacks.items():
+        if remedy and names:
+            raise InputError("NAME", name, f"its package is missing: {remedy}")
+        if remedy:
+            print(f"{name}: skipped, its package is missing: {remedy}", flush=True)
+    return [name for name, remedy in lacks.items() if not remedy]
 
 
 def _run(group: str, names: list[str], how: argparse.Namespace) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import timing, torch_step
 from configs import default
-from ec_jax import methods, parallel, rng
+from ec_jax import methods, parallel, recipes, rng
 from ec_jax.methods._weights import layer_weights
 from ec_jax.models.network import Network, Variables, build
 from ec_jax.training import supervised
@@ -29,7 +29,7 @@ MODELS = {
 }
 SMOKE = {"depth": 10, "width": 4}, {"depth": 4, "width": 64}
 Theirs = Callable[[torch_step.Trainer, Any], torch.Tensor]
-_ALLOWED = 1e-3  # of the first step's losses
+ALLOWED = 1e-3  # of the first step's losses
 _STEPS = 1000  # of the schedule; more are not made
 
 
@@ -146,6 +146,17 @@ def _plain(model: str, smoke: bool) -> Work:
     return Work(what, c, network, batch, loss, PARTS[:1], PARTS[:1])
 
 
+def finetune_work(model: str, smoke: bool, images: int) -> Work:
+    """The step of the method ``finetune``: retain images alone, with the batch's statistics."""
+    c, size = _config(model, smoke)
+    c.method = "finetune"
+    c, size = recipes.complete(c), size if smoke else images
+    network, batch = _network(c, None), _batch({"retain": (size, range(CLASSES - 1))})
+    what = f"fine-tuning, {_called(c)}, {size} images a step"
+    loss = methods.build(c, network.points).loss
+    return Work(what, c, network, batch, loss, PARTS[:1], PARTS[:1])
+
+
 def _config(model: str, smoke: bool) -> tuple[Any, int]:
     fields, size = MODELS[model]
     c = default.get_config().unlock()
@@ -190,7 +201,7 @@ def _compared(work: Work, loss: Theirs, how: str, smoke: bool) -> dict[str, Any]
         lambda: trainer.step(loss(trainer, tensors)),
         pairs=2 if smoke else 7,
         difference=timing.largest_difference,
-        allowed=_ALLOWED,
+        allowed=ALLOWED,
     )
     against = f"PyTorch, {how or 'eager'}, channels last"
     return {"what": work.what, "against": against, "target": None, **times}

@@ -12,67 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.torch_resnet import ResNet
 from benchmarks.torch_vision import load as torchvision
 from ec_jax.models import torch_weights
 from ec_jax.models.resnet import STAGE_SIZES
 
 _SMALLEST = 1e-12  # length by which a vector is divided
 _NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-
-
-class Block(nn.Module):
-    """A basic residual block, with torchvision's names."""
-
-    def __init__(self, before: int, width: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = None
-        if stride != 1 or before != width:
-            shortcut = nn.Conv2d(before, width, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps [b, c, h, w] to [b, width, h/stride, w/stride]."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class ResNet(nn.Module):
-    """A ResNet of basic blocks for small images; gives the maps of all stages and the logits."""
-
-    def __init__(self, depth: int, width: int, classes: int, channels: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.stages, before = len(STAGE_SIZES[depth][0]), width
-        for i, blocks in enumerate(STAGE_SIZES[depth][0]):
-            layers = []
-            for j in range(blocks):
-                layers.append(Block(before, width * 2**i, 2 if i and not j else 1))
-                before = width * 2**i
-            self.add_module(f"layer{i + 1}", nn.Sequential(*layers))
-        self.fc = nn.Linear(before, classes)
-
-    def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """(maps of the stages, the feature that the head reads, logits) of images [b, c, h, w]."""
-        x, maps = F.relu(self.bn1(self.conv1(x))), []
-        for layer in self.watched():
-            x = layer(x)
-            maps.append(x)
-        pooled = x.mean((2, 3))
-        return maps, pooled, self.fc(pooled)
-
-    def watched(self) -> list[nn.Module]:
-        """The stages."""
-        return [self.get_submodule(f"layer{i + 1}") for i in range(self.stages)]
-
-    def map(self, out: Tensor) -> Tensor:
-        """The map [b, c, h, w] that a stage gave."""
-        return out
 
 
 class ViT(nn.Module):
@@ -164,7 +110,8 @@ def from_ours(network: Any, variables: Mapping[str, Any], image_size: int) -> Ne
         backbone = ViT(made.depth, made.width, made.num_classes, image_size, made.patch)
         layout, inside = "timm", backbone.made
     else:
-        backbone = ResNet(made.depth, made.width, made.num_classes, channels)
+        blocks = STAGE_SIZES[made.depth][0]
+        backbone = ResNet(blocks, made.width, made.num_classes, channels)
         layout, inside = "torchvision", backbone
     state = torch_weights.to_state(back, torch_weights.of_variables(back, layout))
     inside.load_state_dict({name: torch.tensor(value) for name, value in state.items()})
