@@ -106,11 +106,16 @@ class Scenario:
 
     @functools.cached_property
     def resident(self) -> dict[str, jax.Array] | None:
-        """The training images and their labels on every device; None where they do not fit."""
+        """The training images and their labels on every device; None where they do not fit.
+
+        An image is one row: a TPU keeps whole maps with the images innermost, and would turn all
+        of them at every call to read some.
+        """
         images = self.data.train_images
         if self.pictures or images.nbytes > RESIDENT:
             return None
-        return parallel.replicate({"image": images, "label": self.data.train_labels}, self.mesh)
+        rows = images.reshape(len(images), -1)
+        return parallel.replicate({"image": rows, "label": self.data.train_labels}, self.mesh)
 
     @functools.cached_property
     def splits(self) -> dict[str, Any]:

@@ -589,6 +589,8 @@ PREFLIGHTS = (
     _preflight(V5E, "--batches_for=3", says=("--batches_for = '3'", "data.batch_size")),
     _preflight(V5E, "--json=configs", says=("--json = 'configs'", "give a file")),
     _preflight(V5E, "--json=README.md/x", says=("--json", "cannot be written")),
+    _preflight(V5E, "--text=README.md", says=("--text = 'README.md'", "give a folder")),
+    _preflight(V5E, "--text=README.md/x", says=("--text", "cannot be written")),
     _preflight(V5E, "--config.parallel.devices=8", says=("parallel.devices = 8", "4 chips")),
     _preflight(V5E, "--config.model.depth=7", says=("model.depth = 7",)),
 )

@@ -167,9 +167,29 @@ def attend(qkv: jax.Array, heads: int, bias: jax.Array | None = None) -> jax.Arr
     b, n, c = *qkv.shape[:2], qkv.shape[2] // 3
     q, k, v = _by_head(qkv, heads)
     q = q * (c // heads) ** -0.5
-    scores = jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=jnp.float32)
+    scores = _scores(q, k)
     shares = softmax(scores if bias is None else scores + bias).astype(v.dtype)
     return jnp.einsum("bhts,bhsd->bhtd", shares, v).transpose(0, 2, 1, 3).reshape(b, n, c)
+
+
+@jax.custom_vjp
+def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
+    """q kᵀ, float32 [b, heads, n, n].
+
+    The gradients are products in the type of q and k: a matrix unit takes float32 more slowly.
+    """
+    return jnp.einsum("bhtd,bhsd->bhts", q, k, preferred_element_type=jnp.float32)
+
+
+def _scores_backward(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    (q, k), gradient = kept, gradient.astype(kept[0].dtype)
+    of_q = jnp.einsum("bhts,bhsd->bhtd", gradient, k)
+    return of_q, jnp.einsum("bhts,bhtd->bhsd", gradient, q)
+
+
+_scores.defvjp(lambda q, k: (_scores(q, k), (q, k)), _scores_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -1,12 +1,13 @@
 """The command: does a config fit TPUs, before any is rented?
 
     python -m ec_jax.preflight --config=configs/imagenet_resnet50.py --topology=v5e:4x4 \\
-        [--batches_for=8] [--json=FILE]
+        [--batches_for=8] [--json=FILE] [--text=DIR]
 
 --config=FILE        what is to be run; --config.FIELD=VALUE sets one of its fields
 --topology=KIND:XxY  the chips: v5e:2x4, v6e:16x16, v4:2x2x1, v5p:4x4x4
 --batches_for=N      the config's batches are meant for N chips; more get as many images each
 --json=FILE          where the numbers go
+--text=DIR           where the compiled programs go as text, a file each
 
 The programs of the stages that the config asks for are compiled by libtpu, without a TPU, for
 shapes alone: no data and no checkpoint are read. docs/scaling.md says what is assumed.
@@ -34,6 +35,7 @@ FLAGS = {
     "topology": ("The chips, such as v5e:2x4.", "v5e:2x4"),
     "batches_for": ("Chips that the config's batches are meant for.", "8"),
     "json": ("Where the numbers go.", "runs/preflight.json"),
+    "text": ("A folder for the compiled programs' text.", "runs/preflight"),
 }
 LIBTPU = "libtpu==0.0.42.1"  # that of jax 0.10.2; the extra `tpu` of pyproject.toml
 # Without these libtpu looks for a TPU, asks the network what kind it is, and wants to be alone.
@@ -53,9 +55,11 @@ def main(config: Any, flags: Any) -> None:
     if not flags.topology:
         known = f"give the chips, e.g. --topology={FLAGS['topology'][1]}"
         raise InputError("--topology", flags.topology, known)
-    count, target = chips.chips(flags.topology), None
+    count, target, folder = chips.chips(flags.topology), None, None
     if flags.json is not None:
         target = _writable(flags.json)
+    if flags.text is not None:
+        folder = _folder(flags.text)
     config, meant = _scaled(config, flags.batches_for, count)
     config_lib.validate(config, data_there=False)
     if config.parallel.devices not in (0, count):
@@ -71,7 +75,7 @@ def main(config: Any, flags: Any) -> None:
 
     _without_cache()
     command = shlex.join(["python", "-m", "ec_jax.preflight", *sys.argv[1:]])
-    found = report.preflight(config, flags.topology, command, meant)
+    found = report.preflight(config, flags.topology, command, meant, folder)
     print(report.text(found), flush=True)
     if target:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +96,15 @@ def _writable(given: str) -> Path:
     if not given or path.is_dir():
         raise InputError("--json", given, f"give a file, e.g. --json={FLAGS['json'][1]}")
     workdir_lib.contents(path.parent, "--json")
+    return path
+
+
+def _folder(given: str) -> Path:
+    """The folder, where one can be written to."""
+    path = Path(os.path.expanduser(given)).absolute()
+    if not given or (path.exists() and not path.is_dir()):
+        raise InputError("--text", given, f"give a folder, e.g. --text={FLAGS['text'][1]}")
+    workdir_lib.contents(path, "--text")
     return path
 
 

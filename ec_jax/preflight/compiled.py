@@ -3,10 +3,12 @@
 import re
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from ec_jax import workdir as workdir_lib
 from ec_jax.errors import TrainingError
 from ec_jax.preflight import collectives
 from ec_jax.preflight.chips import GIB, Chip, roofline
@@ -17,13 +19,16 @@ _UNIT = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _TOO_MUCH = re.compile(r"([\d.]+)([KMGT]?)\)? (?:exceeds available HBM|of [\d.]+[KMGT]? hbm)")
 
 
-def compiled(program: Program, chip: Chip, devices: int) -> dict[str, Any]:
+def compiled(
+    program: Program, chip: Chip, devices: int, folder: Path | None = None
+) -> dict[str, Any]:
     """What a program takes on each of its chips.
 
     Args:
       program: for devices of that kind.
       chip: the kind.
       devices: how many.
+      folder: where its optimized HLO goes, ``NAME.txt``; None: nowhere.
 
     Returns:
       ``name``; ``batch``: images of a call, on all chips; ``hbm``: bytes of ``arguments``,
@@ -51,7 +56,12 @@ def compiled(program: Program, chip: Chip, devices: int) -> dict[str, Any]:
     took = time.monotonic() - began
     hbm, costs = _hbm(program, made.memory_analysis()), made.cost_analysis()
     flops, moved = costs.get("flops", 0.0), costs.get("bytes accessed", 0.0)
-    exchanged = collectives.find(made.as_text(), devices)
+    text = made.as_text()
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "_".join(re.findall(r"\w+", program.name))
+        workdir_lib.write_whole(folder / f"{name}.txt", lambda part: part.write_text(text))
+    exchanged = collectives.find(text, devices)
     sent = sum(c.sent for c in exchanged)
     return found | {
         "hbm": hbm,

@@ -86,7 +86,7 @@ class Unread(scenario_lib.Scenario):
         )
         kept, size = None, math.prod((count or 0, *shape))
         if 0 < size <= scenario_lib.RESIDENT and not self.pictures:
-            kept = {"image": ((count, *shape), np.uint8), "label": ((count,), np.int32)}
+            kept = {"image": ((count, math.prod(shape)), np.uint8), "label": ((count,), np.int32)}
             kept = {k: placed(mesh, jax.ShapeDtypeStruct(*v)) for k, v in kept.items()}
         # In the places of the properties of the same names, which would read the data.
         self.__dict__ |= {

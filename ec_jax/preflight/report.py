@@ -6,6 +6,7 @@
 import importlib.metadata
 import math
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ec_jax import config as config_lib
@@ -25,7 +26,11 @@ _PACKAGES = ("jax", "jaxlib", "libtpu", "flax")
 
 
 def preflight(
-    config: Any, topology: str, command: str = "", meant: int | None = None
+    config: Any,
+    topology: str,
+    command: str = "",
+    meant: int | None = None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Compiles a config's programs for a topology.
 
@@ -34,6 +39,7 @@ def preflight(
       topology: a known one.
       command: that asked for it.
       meant: chips for which the batches were meant that the command names; None: for these.
+      folder: where the compiled programs go as text; None: nowhere.
 
     Returns:
       What the file of ``--json`` holds.
@@ -43,7 +49,7 @@ def preflight(
       TrainingError: the compiler fails.
     """
     kind, count = chips.chip(topology), chips.chips(topology)
-    found = _compiled(config, topology)
+    found = _compiled(config, topology, folder=folder)
     failed = [p["name"] for p in found if not p["fits"]]
     return {
         "schema": SCHEMA,
@@ -68,14 +74,18 @@ def preflight(
 
 
 def _compiled(
-    config: Any, topology: str, only: Collection[str] | None = None, told: str = ""
+    config: Any,
+    topology: str,
+    only: Collection[str] | None = None,
+    told: str = "",
+    folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     kind, mesh = chips.chip(topology), programs.mesh(topology)
     found = []
     for program in programs.programs(config, mesh):
         if only is None or program.name in only:
             print(f"compiling {program.name} for {topology}{told}", flush=True)
-            found.append(compiled(program, kind, mesh.size))
+            found.append(compiled(program, kind, mesh.size, folder))
     return found
 
 

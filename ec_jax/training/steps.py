@@ -169,7 +169,7 @@ def make_program(
         recipe = dataclasses.replace(recipe, view=method.view, limit=method.limit)
     update = make_update(network, recipe, *scenario.moments)
     if scenario.resident:
-        update = partial(_of_rows, update)
+        update = partial(_of_rows, update, scenario.image_shape)
     if (size := at_once(scenario)) > 1:
         update = partial(_one_after_the_other, update, size)
     return parallel.per_device(update, scenario.mesh, c.parallel.map, axis=int(size > 1))
@@ -183,14 +183,16 @@ def make_reads(training: Training) -> Callable[[int], tuple[str, ...]]:
     return lambda step: tuple(method.reads(step, training.steps))
 
 
-def _of_rows(update: Callable, state: TrainState, shared: Any, rows: Any) -> Any:
-    """An update that finds the images of its batch on the device."""
-    data = shared["data"]
-    batch = {
-        name: {key: a.at[part].get(mode="promise_in_bounds") for key, a in data.items()}
-        for name, part in rows.items()
-    }
-    return update(state, shared, batch)
+def _of_rows(
+    update: Callable, shape: tuple[int, ...], state: TrainState, shared: Any, rows: Any
+) -> Any:
+    """An update that finds the images of its batch, each of that shape, on the device."""
+
+    def found(part: Any) -> dict[str, Any]:
+        data = {k: a.at[part].get(mode="promise_in_bounds") for k, a in shared["data"].items()}
+        return {**data, "image": data["image"].reshape(-1, *shape)}
+
+    return update(state, shared, {name: found(part) for name, part in rows.items()})
 
 
 def _one_after_the_other(
