@@ -18,7 +18,7 @@ from benchmarks.torch_resnet import Classifier
 from ec_jax.errors import InputError
 from ec_jax.models.resnet import STAGE_SIZES
 
-MODEL, IMAGES = "resnet18_w16", 32
+MODEL, IMAGES = "resnet18_w16", 128
 STEPS = 5  # that each side makes a call: the epochs of SUPREME's fine-tuning, of one batch each
 SUPREME = "SUPREME_PYTHON"  # the environment's variable
 _MODULE = "benchmarks.packages_supreme"
