@@ -261,6 +261,15 @@ def test_no_activation_of_a_resnet_is_turned():
 
 @needs_libtpu
 @pytest.mark.slow
+def test_layer_norm_takes_no_products():  # as it is written its gradient has some, with vectors
+    operations = compiled("vit")[2]["unlearn"].values()
+    kinds = {o.kind for o in operations if "/norm" in o.source}
+    assert "reduce" in kinds
+    assert not kinds & set(hlo.PRODUCTS)
+
+
+@needs_libtpu
+@pytest.mark.slow
 def test_a_vit_turns_what_attention_reads_and_gives_alone():
     found = turned(compiled("vit")[2]["unlearn"])
     assert all("/attention/" in source for source in found)
