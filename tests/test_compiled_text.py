@@ -23,9 +23,15 @@ from ec_jax.preflight import programs
 from ec_jax.recipes import complete
 
 CHIPS = 4
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is for Linux on x86 alone"
-)
+_MISSING = importlib.util.find_spec("libtpu") is None
+
+
+def on_a_tpu(test):
+    """A test that compiles for TPUs, which takes long."""
+    skip = pytest.mark.skipif(_MISSING, reason="libtpu is for Linux on x86 alone")
+    return pytest.mark.slow(skip(test))
+
+
 VIT = {"name": "vit", "depth": 4, "width": 64, "patch": 2}
 SWIN = {"name": "swin", "depth": 4, "width": 32, "patch": 1}
 CONVNEXT = {"name": "convnext", "depth": 4, "width": 8, "patch": 1}
@@ -179,11 +185,11 @@ def test_what_goes_to_the_host_would_be_seen():
 
 # As it is compiled for TPUs.
 
-BOTH = ["resnet", pytest.param("vit", marks=pytest.mark.slow)]
+BOTH = ["resnet", "vit"]
 ALL = [
     ("resnet", "unlearn"),
     ("resnet", "modules"),
-    pytest.param("vit", "unlearn", marks=pytest.mark.slow),
+    ("vit", "unlearn"),
 ]
 
 
@@ -191,7 +197,7 @@ def model_of(name):
     return config(**CASES[name][1])
 
 
-@needs_libtpu
+@on_a_tpu
 @pytest.mark.parametrize("name", BOTH)
 def test_a_compiled_step_computes_nothing_twice(name):
     found, _, operations = compiled(name)
@@ -203,7 +209,7 @@ def test_a_compiled_step_computes_nothing_twice(name):
     assert found["batch"] == 192
 
 
-@needs_libtpu
+@on_a_tpu
 def test_modules_alone_take_no_gradient_of_the_backbone():
     ours = products(compiled("resnet")[2]["modules"])
     backbone, modules, points = kernels(model_of("resnet"))
@@ -214,7 +220,7 @@ def test_modules_alone_take_no_gradient_of_the_backbone():
     assert not any(o.backward and "ResNet" in o.source for o in ours)
 
 
-@needs_libtpu
+@on_a_tpu
 @pytest.mark.parametrize(("name", "stage"), ALL)
 def test_a_compiled_step_is_bfloat16_but_for_heads_and_contrast(name, stage):
     operations = compiled(name)[2][stage]
@@ -228,7 +234,7 @@ def test_a_compiled_step_is_bfloat16_but_for_heads_and_contrast(name, stage):
             assert types == {"bf16"}, one
 
 
-@needs_libtpu
+@on_a_tpu
 @pytest.mark.parametrize(("name", "stage"), ALL)
 def test_a_compiled_step_asks_nothing_of_its_host(name, stage):
     operations = compiled(name)[2][stage]
@@ -239,7 +245,7 @@ def test_a_compiled_step_asks_nothing_of_its_host(name, stage):
     assert kinds(operations)["cosine"] == 1
 
 
-@needs_libtpu
+@on_a_tpu
 @pytest.mark.parametrize("name", BOTH)
 def test_the_new_state_takes_the_old_ones_place(name):
     _, head, _ = compiled(name)
@@ -253,14 +259,13 @@ def turned(operations):
     return [o.source for o in found if re.search("ResNet|ViT|ECModules", o.source)]
 
 
-@needs_libtpu
+@on_a_tpu
 def test_no_activation_of_a_resnet_is_turned():
     for operations in compiled("resnet")[2].values():
         assert not turned(operations)
 
 
-@needs_libtpu
-@pytest.mark.slow
+@on_a_tpu
 def test_layer_norm_takes_no_products():  # as it is written its gradient has some, with vectors
     operations = compiled("vit")[2]["unlearn"].values()
     kinds = {o.kind for o in operations if "/norm" in o.source}
@@ -268,8 +273,7 @@ def test_layer_norm_takes_no_products():  # as it is written its gradient has so
     assert not kinds & set(hlo.PRODUCTS)
 
 
-@needs_libtpu
-@pytest.mark.slow
+@on_a_tpu
 def test_a_vit_turns_what_attention_reads_and_gives_alone():
     found = turned(compiled("vit")[2]["unlearn"])
     assert all("/attention/" in source for source in found)
@@ -281,7 +285,7 @@ def maps(operations, images):
     return [o for o in products(operations) if len(o.shape) == 4 and o.shape[0] == images]
 
 
-@needs_libtpu
+@on_a_tpu
 def test_the_lanes_hold_channels_or_images_whichever_are_more():
     """16 + 32 images a chip; channels from 16 to 128."""
     found = maps(compiled("resnet")[2]["unlearn"], images=48)
@@ -291,8 +295,7 @@ def test_the_lanes_hold_channels_or_images_whichever_are_more():
         assert one.order[0] == (3 if one.shape[3] > 48 else 0), one
 
 
-@needs_libtpu
-@pytest.mark.slow
+@on_a_tpu
 def test_a_wide_step_of_256_images_a_chip_is_without_padding():
     found, _, operations = compiled("wide")
     ours = operations["unlearn"]

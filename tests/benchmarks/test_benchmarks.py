@@ -143,7 +143,7 @@ def test_a_ratio_that_fell_is_named(committed):
 
 def test_the_guard_runs(capsys):
     with pytest.raises(SystemExit) as end:
-        run.main(["--quick", "--check", "--smoke", "training_loop_8x8"])
+        run.main(["--quick", "--check", "--smoke", "linear_cka_jax"])
     assert not end.value.code
     assert "No ratio is worse" in capsys.readouterr().out
 
