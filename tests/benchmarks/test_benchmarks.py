@@ -11,10 +11,15 @@ import torch
 from benchmarks import cka, packages, run, timing, torch_vision
 from ec_jax.errors import InputError
 
+# At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run.
+SAME = {name for name in run.BENCHMARKS if "w64" in name}
+SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny"}
+
 
 @pytest.fixture(scope="module")
 def smoke():
-    return run.measure([name for name in run.BENCHMARKS if not packages.lack(name)], smoke=True)
+    names = [name for name in run.BENCHMARKS if name not in SAME and not packages.lack(name)]
+    return run.measure(names, smoke=True)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def _shape(value):
 def test_every_benchmark_runs_and_its_values_agree(smoke):
     # That they agree is checked before anything is timed.
     left_out = [name for name in run.BENCHMARKS if name not in smoke["benchmarks"]]
-    assert set(left_out) <= set(run.GROUPS["packages"])
+    assert set(left_out) <= SAME | set(run.GROUPS["packages"])
     for entry in smoke["benchmarks"].values():
         assert entry["what"]
         assert entry["against"]
