@@ -1,10 +1,11 @@
-"""How a step of EC grows: ``python -m benchmarks.growth NAME [--smoke]`` measures one series.
+"""How a step of EC and an evaluation grow: ``python -m benchmarks.growth NAME [--smoke]``.
 
 Each is measured in a process of its own, as the devices of one are chosen before it computes.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -17,7 +18,12 @@ import jax
 import numpy as np
 
 from benchmarks import step
+from configs import digits
 from ec_jax import methods, parallel
+from ec_jax.data.sources import Dataset
+from ec_jax.evaluation import measure, suite
+from ec_jax.evaluation.features import Context, Features, extract
+from ec_jax.scenario import Scenario
 
 MODEL, REPEATS = "resnet18_w16", 5
 IMAGES = 64  # of each stream, where they do not grow
@@ -52,6 +58,11 @@ SERIES: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], Callable]] = {
 }
 
 
+EVALUATION = "evaluation"
+NAMES = (*SERIES, EVALUATION)
+_TIMES = (1, 2, 4, 8), (1, 2)  # how often the images are there, and in a smoke test
+
+
 def measured(name: str, smoke: bool) -> dict[str, Any]:
     """One series, from a process of its own."""
     command = [sys.executable, "-m", "benchmarks.growth", name, *["--smoke"] * smoke]
@@ -82,6 +93,93 @@ def series(name: str, smoke: bool) -> dict[str, Any]:
     }
 
 
+class _More(Scenario):
+    """Digits, of which each image is there several times, every time with other noise."""
+
+    def __init__(self, config: Any, times: int):
+        super().__init__(config)
+        self._times = times
+
+    @functools.cached_property
+    def data(self) -> Dataset:
+        """As of ``Scenario``."""
+        found, draw = super().data, np.random.default_rng(0)
+        made = {}
+        for part in ("train", "test"):
+            images = np.repeat(getattr(found, f"{part}_images"), self._times, axis=0)
+            noise = draw.integers(-16, 17, images.shape)
+            made[f"{part}_images"] = np.clip(images + noise, 0, 255).astype(np.uint8)
+            for what in ("labels", "classes"):
+                name = f"{part}_{what}"
+                made[name] = np.repeat(getattr(found, name), self._times)
+        return dataclasses.replace(found, **made)
+
+
+def evaluation(smoke: bool) -> dict[str, Any]:
+    """What an evaluation of one model takes on more and more images, metric by metric.
+
+    Returns:
+      ``values`` (images of all splits); ``seconds`` of all; ``parts``: those of each metric and
+      of ``extract``, the passes of the model; and ``exponents``, of all and of each.
+    """
+    c = digits.get_config()
+    c.model.width = 4 if smoke else 16
+    if smoke:
+        c.update_from_flattened_dict({"evaluation.idi_steps": 2, "evaluation.recovery_steps": 2})
+    rows, values = [], []
+    for times in _TIMES[smoke]:
+        scenario = _More(c, times)
+        rows.append(_evaluated(scenario))
+        values.append(sum(map(len, scenario.measured.values())))
+    parts = {name: [round(row[name], 5) for row in rows] for name in rows[0]}
+    seconds = [round(sum(row.values()), 5) for row in rows]
+    logs = {
+        name: np.polyfit(np.log(values), np.log(found), 1)[0]
+        for name, found in {"seconds": seconds, **parts}.items()
+    }
+    return {
+        "what": f"all metrics of a model, digits, {'x'.join(map(str, scenario.image_shape[:2]))}",
+        "against": "images, of each split as many times",
+        "values": values,
+        "seconds": seconds,
+        "parts": parts,
+        "exponents": {name: round(float(slope), 2) for name, slope in logs.items()},
+    }
+
+
+def _evaluated(scenario: Scenario) -> dict[str, float]:
+    """Seconds of every part, the second time, when all is compiled."""
+    mesh, forward = scenario.mesh, measure.make_forward(scenario)
+    tree = step.variables(scenario.network(modules=False), scenario.image_shape)
+    models = {"original": {kind: part["backbone"] for kind, part in tree.items()}}
+    subject, tree = measure.subjects(scenario, models)["original"], parallel.replicate(tree, mesh)
+    size = measure.batch_size(scenario)
+
+    def passes() -> dict[str, Features]:
+        splits = {}
+        for split, rows in scenario.measured.items():
+            images, labels = scenario.data.images_and_labels(split, rows)
+            model = {"it": lambda images: forward(tree, parallel.shard(images, mesh))}
+            splits |= {split: extract(model, images, labels, size)["it"]}
+        return splits
+
+    found = {}
+    for _ in range(2):
+        found["extract"], taken = _timed(passes)
+        context = Context(scenario.config, {"original": taken}, subject, mesh)
+        for name, metric in suite.METRICS.items():
+            # Agreement is of a model and the references.
+            if hasattr(metric, "run") and name != "agreement":
+                found[name], _ = _timed(functools.partial(metric.run, taken, context))
+    return found
+
+
+def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    value = run()
+    return time.perf_counter() - start, value
+
+
 def _one(work: step.Work, devices: int) -> tuple[float, int, int]:
     made = step.ours(work, step.variables(work.network), devices)
     made.step()
@@ -96,11 +194,14 @@ def _one(work: step.Work, devices: int) -> tuple[float, int, int]:
 def main(given: list[str]) -> None:
     """Prints one series as JSON."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("name", choices=SERIES)
+    parser.add_argument("name", choices=NAMES)
     parser.add_argument("--smoke", action="store_true")
     arguments = parser.parse_args(given)
     jax.config.update("jax_platforms", "cpu")
-    print(json.dumps(series(arguments.name, arguments.smoke)))
+    if arguments.name == EVALUATION:
+        print(json.dumps(evaluation(arguments.smoke)))
+    else:
+        print(json.dumps(series(arguments.name, arguments.smoke)))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from benchmarks import (
     memory,
     packages,
     pictures,
+    precision,
     step,
     timing,
 )
@@ -65,9 +66,8 @@ GROUPS = {  # what was measured on one machine, together
         "finetune_torchunlearn": packages.torchunlearn,
         "finetune_supreme": packages.supreme,
     },
-    "growth": {
-        f"growth_{name}": functools.partial(growth.measured, name) for name in growth.SERIES
-    },
+    "precision": {"bfloat16": precision.bfloat16},
+    "growth": {f"growth_{name}": functools.partial(growth.measured, name) for name in growth.NAMES},
 }
 _SLACK = 0.2  # of a ratio, for the noise of few pairs
 BENCHMARKS = {name: run for group in GROUPS.values() for name, run in group.items()}
@@ -89,9 +89,11 @@ def measured(entry: dict[str, Any]) -> tuple[str, str]:
         return f"{r['median']:.2f}× ({spread}){cpu}", wanted
     if "exponents" in entry:
         e, units = entry["exponents"], {"seconds": "time", "flops": "operations", "bytes": "memory"}
-        slopes = ", ".join(f"{units[kind]} {slope:.2f}" for kind, slope in e.items())
+        slopes = ", ".join(f"{units.get(kind, kind)} {slope:.2f}" for kind, slope in e.items())
         times = zip(entry["values"], entry["seconds"], strict=True)
         return f"{slopes}; {', '.join(f'{v}: {t:.3g} s' for v, t in times)}", "–"
+    if "accuracy" in entry:
+        return f"{precision.in_words(entry['accuracy'])}; {len(entry['seeds'])} seeds", "–"
     if "total" in entry:
         t, passes = entry["total"], len(entry["passes"])
         return f"{passes} passes, {t['images']} images, {t['padding']} rows of padding", "once"

@@ -185,9 +185,9 @@ def _batch(parts: dict[str, tuple[int, Any]]) -> dict[str, dict[str, np.ndarray]
     }
 
 
-def variables(network: Network) -> Variables:
-    """Fresh ones of a network, NumPy arrays."""
-    return jax.device_get(jax.jit(network.init, static_argnums=1)(jax.random.key(0), SHAPE))
+def variables(network: Network, shape: tuple[int, int, int] = SHAPE) -> Variables:
+    """Fresh ones of a network for images of that shape, NumPy arrays."""
+    return jax.device_get(jax.jit(network.init, static_argnums=1)(jax.random.key(0), shape))
 
 
 def _compared(work: Work, loss: Theirs, how: str, smoke: bool) -> dict[str, Any]:

@@ -25,6 +25,11 @@ def at_most(pairs: int) -> Iterator[None]:
         _most.pop()
 
 
+def repeats(count: int) -> int:
+    """``count``, or what ``at_most`` allows."""
+    return min([count, *_most])
+
+
 def compare(
     ours: Callable[[], Any],
     other: Callable[[], Any],
@@ -58,7 +63,7 @@ def compare(
     found = difference(ours(), other())
     if not found <= allowed:
         raise ValueError(f"the two sides differ by {found}, more than {allowed}")
-    load, pairs = os.getloadavg()[0], min([pairs, *_most])
+    load, pairs = os.getloadavg()[0], repeats(pairs)
     times = np.array([(_seconds(ours), _seconds(other)) for _ in range(pairs)])
     ratios = times[:, 1, 0] / times[:, 0, 0]
     cpu = times[:, :, 1].min(axis=0)

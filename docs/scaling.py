@@ -11,9 +11,11 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from docs.study import ROOT
 from ec_jax.preflight import report
@@ -23,6 +25,7 @@ PAGE, FILES = ROOT / "docs" / "scaling.md", ROOT / "docs" / "results" / "preflig
 CONFIGS = ("digits", "imagenet_resnet50", "imagenet_swin_tiny")
 # In the order in which they are compiled: the ends of the range first.
 TOPOLOGIES = (
+    "v5e:2x2",
     "v5e:2x4",
     "v5e:16x16",
     "v6e:2x4",
@@ -37,6 +40,7 @@ TOPOLOGIES = (
 EXAMPLE = FILES / "example.json"  # of all stages
 MEANT = 8  # chips that the configs' batches are taken to be for
 STAGES = "unlearn,evaluate"
+_GROWN_KIND = "v5e"  # of which there are most files
 _COLUMNS = (
     "topology",
     "chips",
@@ -83,7 +87,7 @@ def page() -> str:
     printed = report.text(json.loads(EXAMPLE.read_text()))
     parts = {"example": f"```text\n{printed}\n```\n"}
     parts |= {f"{c} {stage}": _table(c, stage) for c in CONFIGS for stage in STAGES.split(",")}
-    parts["costs"] = _costs()
+    parts["costs"], parts["growth"] = _costs(), _growth()
     for name, part in parts.items():
         start, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, _, rest = text.partition(start)
@@ -112,6 +116,40 @@ def _costs() -> str:
                 held = _short(program["hbm"]["held"] / 1e9)
                 lines.append("| " + " | ".join((config, found["topology"], *row, held)) + " |")
     return "\n".join(lines) + "\n"
+
+
+_GROWN = {  # of one chip and one call
+    "operations": lambda p: p["flops"],
+    "HBM, temporary": lambda p: p["hbm"]["temporaries"],
+    "bytes moved": lambda p: p["bytes"],
+    "sent for sums": lambda p: p["written"]["summed"],
+    "sent for the contrast": lambda p: p["written"]["gathered"],
+    "all sent": lambda p: p["sent"],
+}
+
+
+def _growth() -> str:
+    """The slopes of the logarithms against the number of chips, of one kind of them."""
+    titles = ("config", "program", "chips", *_GROWN)
+    lines = [f"| {' | '.join(titles)} |", "| --- | --- | ---" + " | ---:" * len(_GROWN) + " |"]
+    for config in CONFIGS:
+        for stage in STAGES.split(","):
+            rows = [
+                (found["chips"], program)
+                for found, program in _found(config, stage)
+                if found["topology"].startswith(_GROWN_KIND) and "seconds" in program
+            ]
+            slopes = [_slope([(n, value(p)) for n, p in rows]) for value in _GROWN.values()]
+            chips = ", ".join(str(n) for n, _ in rows)
+            lines.append(f"| {' | '.join((config, stage, chips, *slopes))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _slope(values: Sequence[tuple[int, float]]) -> str:
+    if not all(v for _, v in values):
+        return "–"
+    slope = np.polyfit(*np.log(np.array(values, float)).T, 1)[0]
+    return f"{round(float(slope), 2) + 0.0:.2f}"  # no −0
 
 
 def _found(config: str, stage: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:

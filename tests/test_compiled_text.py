@@ -11,7 +11,6 @@ import re
 import tempfile
 from pathlib import Path
 
-import hlo
 import jax
 import pytest
 from command import changed, command
@@ -19,7 +18,7 @@ from command import changed, command
 from configs import digits
 from ec_jax import parallel, pipeline
 from ec_jax.models.network import named_arrays
-from ec_jax.preflight import programs
+from ec_jax.preflight import hlo, programs
 from ec_jax.recipes import complete
 
 CHIPS = 4
@@ -38,7 +37,7 @@ CONVNEXT = {"name": "convnext", "depth": 4, "width": 8, "patch": 1}
 BLOCKS = {"resnet": 0, "vit": 4, "swin": 4, "convnext": 0}  # with attention
 # {name: (stages, the model's fields, others)}, all of the digits' config, or of CIFAR-10's
 CASES = {
-    "resnet": ("modules,unlearn", {"dtype": "bfloat16"}, {}),
+    "resnet": ("original,modules,unlearn", {"dtype": "bfloat16"}, {}),
     "vit": ("unlearn", {**VIT, "dtype": "bfloat16"}, {}),
     "wide": (
         "unlearn",
@@ -188,6 +187,7 @@ def test_what_goes_to_the_host_would_be_seen():
 BOTH = ["resnet", "vit"]
 ALL = [
     ("resnet", "unlearn"),
+    ("resnet", "original"),
     ("resnet", "modules"),
     ("vit", "unlearn"),
 ]
@@ -218,6 +218,14 @@ def test_modules_alone_take_no_gradient_of_the_backbone():
     assert sum(o.backward for o in ours) == 2 * modules - (points - 1)
     assert len(ours) == 36
     assert not any(o.backward and "ResNet" in o.source for o in ours)
+
+
+@on_a_tpu
+def test_a_supervised_step_computes_nothing_twice():
+    ours = products(compiled("resnet")[2]["original"])
+    backbone, _, _ = kernels(model_of("resnet"))
+    assert len(ours) == 3 * backbone - 1 == 38
+    assert sum(not o.backward for o in ours) == backbone
 
 
 @on_a_tpu

@@ -16,7 +16,7 @@ from docs import scaling
 from ec_jax import parallel, pipeline, rng
 from ec_jax import scenario as scenario_lib
 from ec_jax.errors import InputError, TrainingError
-from ec_jax.preflight import chips, collectives, compiled, programs, report
+from ec_jax.preflight import chips, collectives, compiled, hlo, programs, report
 from ec_jax.recipes import complete
 from ec_jax.training import prepare
 from ec_jax.training.optimizer import make_optimizer
@@ -154,6 +154,24 @@ def test_a_compiler_that_fails_is_one_line_and_not_a_size():
     assert not compiled.compiled(program, chips.CHIPS["v5e"], 4)["fits"]
 
 
+def test_tiles_without_padding_are_not_told_of():
+    rows = [{"name": "a", "filled": 0.95}, {"name": "b", "filled": None}, {"name": "c"}]
+    assert report._padded(rows) == []
+    (line,) = report._padded([*rows, {"name": "d", "filled": 0.425}])
+    assert "are filled: d 42 %. " in line
+
+
+def test_what_products_fill_of_their_tiles():
+    text = """
+    %a = bf16[48,2,2,16]{0,3,2,1:T(8,128)(2,1)} convolution(%x, %y), window={size=3x3}
+    ROOT %b = f32[8,128]{1,0:T(8,128)} dot(%x, %y), lhs_contracting_dims={1}
+    %c = f32[3,3]{1,0:T(8,128)} add(%x, %y)
+    """
+    sizes = 48 * 2 * 2 * 16, 8 * 128
+    assert hlo.filled(text) == sum(sizes) / (sizes[0] * 128 / 48 + sizes[1])
+    assert hlo.filled(text.replace(":T(8,128)(2,1)", "").replace(":T(8,128)", "")) is None
+
+
 def test_without_a_change_to_try_none_is_named():
     found = {"fits": False, "programs": [{"name": "evaluate", "fits": False}]}
     line = report._outcome(found | {"remedy": {"flags": None, "tried": []}})
@@ -284,6 +302,10 @@ def test_a_config_that_fits(tmp_path):
         assert hbm["needed"] == sum(size for name, size in hbm.items() if name != "needed")
         assert program["seconds"]["compute"] == pytest.approx(program["flops"] / 197e12)
         assert program["seconds"]["binds"] in chips.BOUNDS
+        assert 0 < program["filled"] < 0.9  # few channels, and 24 images a chip
+    (line,) = [x for x in done.stdout.splitlines() if x.startswith("Of the tiles that products")]
+    shares = (f"{p['name']} {100 * p['filled']:.0f} %" for p in found["programs"])
+    assert f"are filled: {', '.join(shares)}. A tile" in line
     # Forwards and backwards are more work than forwards, for each of its images.
     work = [p["flops"] / p["batch"] for p in (unlearn, evaluate)]
     assert work[0] > 2 * work[1] > 0

@@ -42,9 +42,9 @@ def measure(
     """
     taken, streamed = _features(scenario, models, seen or {})
     unknown = {name: tree for name, tree in models.items() if name not in (known or {})}
-    subjects = _subjects(scenario, models)
+    given = subjects(scenario, models)
     numbers = suite.evaluate(
-        taken, scenario.config, subjects, may_break, known, told=True, mesh=scenario.mesh
+        taken, scenario.config, given, may_break, known, told=True, mesh=scenario.mesh
     )
     for name, values in (*streamed.items(), *_transferred(scenario, unknown).items()):
         numbers[name] |= values
@@ -141,7 +141,8 @@ def make_forward(scenario: Scenario) -> Any:
     return parallel.cut_result(forward, scenario.mesh)
 
 
-def _subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Subject]:
+def subjects(scenario: Scenario, models: Mapping[str, Variables]) -> dict[str, Subject]:
+    """{model: what metrics that train it further are given}, of models as for ``measure``."""
     images = {
         split: scenario.data.images_and_labels(split, rows)[0]
         for split, rows in scenario.measured.items()

@@ -10,7 +10,7 @@ import jax
 
 from ec_jax import workdir as workdir_lib
 from ec_jax.errors import TrainingError
-from ec_jax.preflight import collectives
+from ec_jax.preflight import collectives, hlo
 from ec_jax.preflight.chips import GIB, Chip, roofline
 from ec_jax.preflight.programs import Program
 
@@ -37,7 +37,8 @@ def compiled(
       would send if the program were not made faster, for what is ``summed`` (gradients,
       statistics, metrics) and what is ``gathered`` (of EC the candidates of its contrast, and
       their gradients); and, of a program that compiles, ``flops`` and ``bytes`` of a call on one
-      chip, ``collectives`` and the bytes ``sent`` for them, ``seconds`` by the roofline, and
+      chip, ``filled``: the share of the tiles written by products that is no padding (None without
+      products), ``collectives`` and the bytes ``sent`` for them, ``seconds`` by the roofline, and
       ``compile_seconds``.
 
     Raises:
@@ -62,12 +63,13 @@ def compiled(
         name = "_".join(re.findall(r"\w+", program.name))
         workdir_lib.write_whole(folder / f"{name}.txt", lambda part: part.write_text(text))
     exchanged = collectives.find(text, devices)
-    sent = sum(c.sent for c in exchanged)
+    sent, full = sum(c.sent for c in exchanged), hlo.filled(text)
     return found | {
         "hbm": hbm,
         "fits": hbm["needed"] <= chip.hbm * GIB,
         "flops": round(flops),
         "bytes": round(moved),
+        "filled": full and round(full, 3),
         "collectives": [vars(c) | {"sent": round(c.sent)} for c in exchanged],
         "sent": round(sent),
         "seconds": roofline(chip, flops, moved, sent),

@@ -5,7 +5,7 @@
 
 import importlib.metadata
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ _READ = {
     "unlearn": ("retain_batch_size", "forget_batch_size"),
     "evaluate": ("eval_batch_size",),
 }
+_FULL = 0.9  # what is padding beyond it is told
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax")
 
 
@@ -176,6 +177,7 @@ def text(found: Mapping[str, Any]) -> str:
         *(f"{p['name']:{first}}{_row(p)}" for p in rows),
         "",
         *(_exchanged(p) for p in rows if p.get("collectives")),
+        *_padded(rows),
         "",
         _outcome(found),
     ]
@@ -203,6 +205,18 @@ def _exchanged(program: Mapping[str, Any]) -> str:
     share = 100 * written["gathered"] / max(sum(written.values()), 1)
     gathers = f"; as it is written, {share:.1f} % of it is gathered, the rest are sums"
     return f"{program['name']}: {', '.join(parts)}{gathers if share else ''}"
+
+
+def _padded(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What of the chip's tiles is padding, where that is much."""
+    some = [p for p in rows if (p.get("filled") or 1) < _FULL]
+    shares = [f"{p['name']} {100 * p['filled']:.0f} %" for p in some]
+    if not shares:
+        return []
+    return [
+        f"Of the tiles that products write are filled: {', '.join(shares)}. A tile has "
+        "128 lanes: channels, or images a chip, in multiples of that leave none empty"
+    ]
 
 
 def _outcome(found: Mapping[str, Any]) -> str:

@@ -78,6 +78,17 @@ class Operation:
         )
 
 
+def filled(text: str) -> float | None:
+    """The share of the tiles that products write which holds numbers; None where there are none.
+
+    Args:
+      text: of a program compiled for a TPU.
+    """
+    found = [o for o in operations(text).values() if o.kind in PRODUCTS and o.tiles]
+    tiles = sum(o.size / o.used for o in found)
+    return sum(o.size for o in found) / tiles if tiles else None
+
+
 def operations(text: str) -> dict[str, Operation]:
     """{name: operation} of all computations of a program, each once."""
     found = {}
