@@ -21,6 +21,7 @@ from ec_jax.config import nearest
 from ec_jax.errors import InputError, TrainingError, no_space, printable, shortened
 
 _CACHE = 2**31  # bytes of compiled programs that are kept; the oldest go
+_HUGE, _PAGES = "glibc.malloc.hugetlb", Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _LINE = 2000  # characters; a list of names in a file has no end
 
 
@@ -63,6 +64,7 @@ def finish(
       interrupted: the line for Ctrl-C; for SIGTERM it is the same with another word.
       leave: ends the process then, with the status.
     """
+    take_huge_pages()
     _keep_compiled()
     # Orbax tells of every file that it opens, and its threads of errors that it raises as well.
     logging.set_verbosity(logging.FATAL)
@@ -84,6 +86,25 @@ def finish(
     except termination.Terminated:
         _say(interrupted.replace("interrupted", "terminated"))
         leave(termination.STATUS)
+
+
+def take_huge_pages() -> None:
+    """Starts the command anew, once, where Linux gives huge pages to those who ask for them.
+
+    XLA takes the memory of a step from glibc at each call and gives it back; in pages of 4 KiB that
+    alone is a tenth of a step on a CPU (docs/performance.md). Glibc asks for huge ones if its
+    environment says so when a process begins. What ``GLIBC_TUNABLES`` says of them comes first.
+    """
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    spec = sys.modules["__main__"].__spec__
+    module = spec.name.removesuffix(".__main__") if spec else None
+    command = ["-m", module, *sys.argv[1:]]
+    # Started otherwise, in a notebook say, the process is not ours to replace.
+    if _HUGE in tunables or sys.orig_argv[-len(command) :] != command:
+        return
+    if _PAGES.exists() and "[madvise]" in _PAGES.read_text():
+        os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, (tunables, f"{_HUGE}=1")))
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _keep_compiled() -> None:

@@ -51,6 +51,7 @@ def run(
       lists: of a command that takes several values of a field, ``--config.FIELD=A,B``: they are put
         in here, {field: values}, and the config keeps its own.
     """
+    command.take_huge_pages()  # before the config's file is run, which is so run once
     # TFDS and XLA speak on stderr, where a user looks for errors.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -11,6 +11,8 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Programs that run for a second are not worth minutes of optimising; users' runs are optimised.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# A command would start anew to have it (ec_jax/command.py): tests/test_startup.py.
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 
 import jax
 import pytest

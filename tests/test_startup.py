@@ -88,3 +88,68 @@ def test_some_steps_are_profiled(tmp_path):
     Experiment(small(stages="original", report__profile=2), tmp_path).run()
     (found,) = (tmp_path / "tensorboard" / "original").rglob("*.xplane.pb")
     assert found.stat().st_size > 1000
+
+
+PROBE = """
+import os, sys
+from ec_jax.command import finish
+if __name__ == "__main__":
+    finish(lambda: print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), *sys.argv[1:]))
+"""
+
+
+def test_its_file_is_not_read_more_often_for_that(tmp_path):
+    config, read = tmp_path / "config.py", tmp_path / "read"
+    config.write_text(f"from configs.digits import get_config\nopen('{read}', 'a').write('x')\n")
+    start = [sys.executable, "-m", "ec_jax.main", f"--config={config}", "--config.method=none"]
+    times = []
+    for tunables in ("", "glibc.malloc.hugetlb=0"):
+        env = {**os.environ, "GLIBC_TUNABLES": tunables}
+        done = subprocess.run(start, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: method = 'none': ")
+        times.append(len(read.read_text()))
+        read.unlink()
+    assert times[0] == times[1]
+
+
+def huge_pages():
+    return command._PAGES.exists() and "[madvise]" in command._PAGES.read_text()
+
+
+@pytest.mark.parametrize("start", [("-m", "probe"), ("-u", "-m", "pack.probe"), ("probe.py",)])
+@pytest.mark.parametrize("before", [None, "glibc.malloc.check=0", "glibc.malloc.hugetlb=0"])
+def test_a_command_takes_huge_pages_once(start, before, tmp_path):
+    (tmp_path / "pack").mkdir()
+    for place in (tmp_path, tmp_path / "pack"):
+        (place / "probe.py").write_text(PROBE)
+    env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"}
+    env |= {"PYTHONPATH": str(ROOT), **({"GLIBC_TUNABLES": before} if before else {})}
+    process = subprocess.Popen(
+        [sys.executable, *start, "a b", "--c=d"],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    said, _ = process.communicate(timeout=60)
+    wanted = before
+    if "-m" in start and huge_pages() and "hugetlb" not in (before or ""):
+        wanted = ":".join(filter(None, (before, "glibc.malloc.hugetlb=1")))
+    assert said == f"{process.pid} {wanted} a b --c=d\n"
+
+
+@pytest.mark.skipif(not huge_pages(), reason="the system gives huge pages to all or to nobody")
+def test_memory_of_a_step_comes_in_huge_pages():
+    code = (
+        "import resource, jax, jax.numpy as jnp\n"
+        "step = jax.jit(lambda x: jnp.sort(x) + jnp.sort(-x))\n"
+        "x = jnp.ones(2**24)\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "step(x).block_until_ready(); before = faults()\n"
+        "step(x).block_until_ready(); print(faults() - before)"
+    )
+    few = int(python("-c", code).stdout)
+    many = int(python("-c", code, GLIBC_TUNABLES="").stdout)
+    assert many > 2**26 / 4096  # its result alone
+    assert few < many / 10

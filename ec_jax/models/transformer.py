@@ -56,7 +56,42 @@ class Backbone(nn.Module):
 
 def dense(features: int, dtype: Any, **kwargs) -> nn.Dense:
     """A linear layer as transformers start it."""
-    return nn.Dense(features, dtype=dtype, kernel_init=init, **kwargs)
+    return nn.Dense(features, dtype=dtype, kernel_init=init, dot_general=_dot_general, **kwargs)
+
+
+def _dot_general(x: jax.Array, kernel: jax.Array, *_: Any, precision: Any = None) -> jax.Array:
+    """What ``nn.Dense`` asks of ``lax.dot_general``."""
+    del precision  # no layer here asks for one
+    return product(x, kernel)
+
+
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x kernel, of [..., c] and [c, d]; the gradients are as fast as the platform makes them."""
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _product_backward(
+    kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    of_x = jax.lax.dot_general(gradient, kernel, (((gradient.ndim - 1,), (1,)), ((), ())))
+    return of_x, jax.lax.platform_dependent(x, gradient, cpu=_over_one_axis, default=_over_axes)
+
+
+def _over_axes(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The kernel's gradient, a sum over all axes but the last."""
+    axes = tuple(range(x.ndim - 1))
+    return jax.lax.dot_general(x, gradient, ((axes, axes), ((), ())))
+
+
+def _over_one_axis(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    # XLA turns what it sums over several axes on a CPU. A TPU would have to turn it to make
+    # one axis of them.
+    return _over_axes(*(a.reshape(-1, a.shape[-1]) for a in (x, gradient)))
+
+
+product.defvjp(lambda x, kernel: (product(x, kernel), (x, kernel)), _product_backward)
 
 
 @jax.checkpoint  # of the forward pass x alone is kept: the rest is cheaper computed than read
