@@ -136,7 +136,7 @@ def _compared(
     times = timing.compare(
         lambda: [made.step() for _ in range(STEPS)],
         theirs,
-        pairs=2 if smoke else 7,
+        pairs=2 if smoke else 5,
         difference=_difference,
         allowed=step.ALLOWED,
     )

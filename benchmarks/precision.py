@@ -18,14 +18,13 @@ SMOKE = {
     "original.epochs": 1.0,
     "modules.epochs": 1.0,
     "unlearn.steps": 8,
-    "evaluation.metrics": "accuracy",
 }
-FULL = {"evaluation.metrics": "accuracy,cka,gap"}
+EITHER = {"evaluation.metrics": "accuracy"}
 TYPES = ("bfloat16", "float32")
 # {(model, key): what the page calls it}
 NUMBERS = {
     ("original", "accuracy/retain_test"): "original, retain",
-    ("oracle", "accuracy/retain_test"): "oracle, retain",
+    ("original", "accuracy/forget_test"): "original, forget",
     ("unlearned", "accuracy/retain_test"): "unlearned, retain",
     ("unlearned", "accuracy/forget_test"): "unlearned, forget",
 }
@@ -33,7 +32,7 @@ NUMBERS = {
 
 def bfloat16(smoke: bool) -> dict[str, Any]:
     """Digits from nothing to the unlearned model by EC, in both types, with the same seeds."""
-    seeds = range(timing.repeats(1 if smoke else 5))
+    seeds = range(timing.repeats(1 if smoke else 3))
     runs = {kind: [_models(kind, seed, smoke) for seed in seeds] for kind in TYPES}
     numbers = {
         title: {kind: [round(m[model][key], 3) for m in runs[kind]] for kind in TYPES}
@@ -49,7 +48,7 @@ def bfloat16(smoke: bool) -> dict[str, Any]:
 
 def _models(kind: str, seed: int, smoke: bool) -> dict[str, dict[str, float]]:
     config = digits.get_config()
-    config.update_from_flattened_dict({**(SMOKE if smoke else FULL), "model.dtype": kind})
+    config.update_from_flattened_dict({**EITHER, **(SMOKE if smoke else {}), "model.dtype": kind})
     config.seed = seed
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -99,7 +99,7 @@ def ec_over_plain(model: str, modules: str, smoke: bool) -> dict[str, Any]:
     both = [ours(work, variables(work.network)) for work in works]
     steps = [made.step for made in both]
     found = timing.compare(
-        *steps, pairs=2 if smoke else 7, difference=lambda a, b: 0.0 * (a + b), allowed=0.0
+        *steps, pairs=2 if smoke else 5, difference=lambda a, b: 0.0 * (a + b), allowed=0.0
     )
     return {
         "what": f"a supervised step, {_called(works[0].config)}",
@@ -199,7 +199,7 @@ def _compared(work: Work, loss: Theirs, how: str, smoke: bool) -> dict[str, Any]
     times = timing.compare(
         ours(work, start).step,
         lambda: trainer.step(loss(trainer, tensors)),
-        pairs=2 if smoke else 7,
+        pairs=2 if smoke else 5,
         difference=timing.largest_difference,
         allowed=ALLOWED,
     )

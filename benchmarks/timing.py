@@ -37,6 +37,7 @@ def compare(
     pairs: int,
     difference: Callable[[Any, Any], float],
     allowed: float,
+    twice: bool = True,
 ) -> dict[str, Any]:
     """Checks that two sides give the same, then times them alternately: A, B, A, B, …
 
@@ -51,6 +52,8 @@ def compare(
       pairs: repeats, >= 1; fewer within ``at_most``.
       difference: of the two values, >= 0.
       allowed: the largest difference that counts as the same.
+      twice: False for calls of many seconds, of which the first milliseconds do not matter: each is
+        timed at once.
 
     Returns:
       ``difference``, the machine's ``load`` before (processes that want a core, the mean of a
@@ -64,7 +67,7 @@ def compare(
     if not found <= allowed:
         raise ValueError(f"the two sides differ by {found}, more than {allowed}")
     load, pairs = os.getloadavg()[0], repeats(pairs)
-    times = np.array([(_seconds(ours), _seconds(other)) for _ in range(pairs)])
+    times = np.array([(_seconds(ours, twice), _seconds(other, twice)) for _ in range(pairs)])
     ratios = times[:, 1, 0] / times[:, 0, 0]
     cpu = times[:, :, 1].min(axis=0)
     ratio = {
@@ -84,9 +87,10 @@ def compare(
     }
 
 
-def _seconds(run: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds of a second call that passed, and seconds of all cores that this process took."""
-    run()
+def _seconds(run: Callable[[], Any], twice: bool) -> tuple[float, float]:
+    """Seconds of a (second) call that passed, and seconds of all cores that this process took."""
+    if twice:
+        run()
     start, cpu = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - start, time.process_time() - cpu

@@ -10,7 +10,8 @@ CACHE = Path(__file__).parent.parent / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Programs that run for a second are not worth minutes of optimising; users' runs are optimised.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", FAST)
 # A command would start anew to have it (ec_jax/command.py): tests/test_startup.py.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 

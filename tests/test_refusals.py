@@ -61,7 +61,7 @@ def test_it_is_refused_in_one_line_and_nothing_is_left(i, results):
 
 @pytest.mark.slow
 def test_a_process_of_its_own_says_the_same(results, tmp_path):
-    for i in range(0, len(CASES), 12):
+    for i in range(0, len(CASES), 24):
         case, _, done, _, _ = results[i]
         folder = tmp_path / str(i)
         folder.mkdir()

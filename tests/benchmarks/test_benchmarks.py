@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cka, packages, run, timing, torch_vision
+from benchmarks import cka, packages, precision, run, timing, torch_vision
 from ec_jax.errors import InputError
 
 # At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run.
 SAME = {name for name in run.BENCHMARKS if "w64" in name}
 SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny"}
+SAME |= {"bfloat16"}  # whole runs, which other tests make
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,11 @@ def test_memory_that_is_held_would_show(smoke):
     # 30,000 rows of 960 float32 for each of two models are 220 MiB; compiling takes 180 give or
     # take some 30.
     assert entry["features_held_mib"] - entry["growth_mib"]["30000"] > 120
+
+
+def test_accuracies_of_two_types_are_compared_seed_by_seed():
+    found = {"original, retain": {"bfloat16": [98.0, 96.0], "float32": [97.0, 97.5]}}
+    assert precision.in_words(found) == "original, retain: 97.0 and 97.2 % (-0.2, -1.5 to +1.0)"
 
 
 def test_a_ratio_that_fell_is_named(committed):

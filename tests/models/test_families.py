@@ -203,3 +203,21 @@ def test_the_imagenet_stem_quarters_the_image(side, pooled):
         jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32),
     )
     assert maps["stage1"].shape[1] == pooled
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_kernels_gradient_is_a_sum_over_all_axes_however_it_is_made(dtype):
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = (2, 3, 4, 5), (5, 6), (2, 3, 4, 6)
+    x, kernel, gradient = (
+        jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True)
+    )
+    made, back = jax.vjp(transformer.product, x, kernel)
+    want, wanted = jax.vjp(lambda x, kernel: x @ kernel, x, kernel)
+    found = jax.tree.map(lambda a: a.astype(jnp.float32), (made, *back(gradient)))
+    expected = jax.tree.map(lambda a: a.astype(jnp.float32), (want, *wanted(gradient)))
+    near = {"rtol": 1e-5, "atol": 1e-5} if dtype == jnp.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **near), found, expected)
+    assert [a.dtype for a in (made, *back(gradient))] == [dtype] * 3
+    sides = [f(x, gradient) for f in (transformer._over_axes, transformer._over_one_axis)]
+    np.testing.assert_allclose(*(np.asarray(a, np.float32) for a in sides), **near)
