@@ -143,7 +143,7 @@ def test_a_command_takes_huge_pages_once(start, before, tmp_path):
 def test_memory_of_a_step_comes_in_huge_pages():
     code = (
         "import resource, jax, jax.numpy as jnp\n"
-        "step = jax.jit(lambda x: jnp.sort(x) + jnp.sort(-x))\n"
+        "step = jax.jit(lambda x: x + 1)\n"
         "x = jnp.ones(2**24)\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "step(x).block_until_ready(); before = faults()\n"
@@ -151,5 +151,5 @@ def test_memory_of_a_step_comes_in_huge_pages():
     )
     few = int(python("-c", code).stdout)
     many = int(python("-c", code, GLIBC_TUNABLES="").stdout)
-    assert many > 2**26 / 4096  # its result alone
+    assert many > 0.9 * 2**26 / 4096  # pages of its result alone
     assert few < many / 10
