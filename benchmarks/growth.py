@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,20 @@ def series(name: str, smoke: bool) -> dict[str, Any]:
     rows = [_one(*make(value, smoke)) for value in values]
     kinds = ("seconds", "flops", "bytes")
     found = dict(zip(kinds, map(list, zip(*rows, strict=True)), strict=True))
-    logs = {kind: np.polyfit(np.log(values), np.log(found[kind]), 1)[0] for kind in kinds}
     return {
         "what": f"EC's step, {MODEL}",
         "against": what,
         "values": list(values),
         **found,
-        "exponents": {kind: round(float(slope), 2) for kind, slope in logs.items()},
+        "exponents": _exponents(values, found),
+    }
+
+
+def _exponents(values: Sequence[int], found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The slope of each one's logarithm against that of the values."""
+    return {
+        name: round(float(np.polyfit(np.log(values), np.log(those), 1)[0]), 2)
+        for name, those in found.items()
     }
 
 
@@ -133,17 +140,13 @@ def evaluation(smoke: bool) -> dict[str, Any]:
         values.append(sum(map(len, scenario.measured.values())))
     parts = {name: [round(row[name], 5) for row in rows] for name in rows[0]}
     seconds = [round(sum(row.values()), 5) for row in rows]
-    logs = {
-        name: np.polyfit(np.log(values), np.log(found), 1)[0]
-        for name, found in {"seconds": seconds, **parts}.items()
-    }
     return {
         "what": f"all metrics of a model, digits, {'x'.join(map(str, scenario.image_shape[:2]))}",
         "against": "images, of each split as many times",
         "values": values,
         "seconds": seconds,
         "parts": parts,
-        "exponents": {name: round(float(slope), 2) for name, slope in logs.items()},
+        "exponents": _exponents(values, {"seconds": seconds, **parts}),
     }
 
 

@@ -84,7 +84,7 @@ def filled(text: str) -> float | None:
     Args:
       text: of a program compiled for a TPU.
     """
-    found = [o for o in operations(text).values() if o.kind in PRODUCTS and o.tiles]
+    found = [o for o in operations(text).values() if o.kind in PRODUCTS and o.tiles and o.size]
     tiles = sum(o.size / o.used for o in found)
     return sum(o.size for o in found) / tiles if tiles else None
 

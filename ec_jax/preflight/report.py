@@ -1,6 +1,6 @@
 """Preflight in words and in JSON: every program compiled, and what would make it fit.
 
-``SCHEMA`` counts the changes of what the file says.
+``SCHEMA`` counts the changes of what the file says; a field more is none.
 """
 
 import importlib.metadata

@@ -14,7 +14,6 @@ from ec_jax.errors import InputError
 # At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run.
 SAME = {name for name in run.BENCHMARKS if "w64" in name}
 SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny"}
-SAME |= {"bfloat16"}  # whole runs, which other tests make
 
 
 @pytest.fixture(scope="module")
