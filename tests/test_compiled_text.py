@@ -117,10 +117,11 @@ def needed(made):
 
 @functools.cache
 def traced(**model):
-    """The program of EC's step, and its text."""
+    """The program of EC's step, and its text as it is traced for TPUs."""
     made = config(**model)
     (found,) = programs.programs(made, parallel.make_mesh(CHIPS))
-    return found, found.function.lower(*found.arguments).as_text(dialect="hlo")
+    traced = found.function.trace(*found.arguments).lower(lowering_platforms=("tpu",))
+    return found, traced.as_text(dialect="hlo")
 
 
 # As it is traced.

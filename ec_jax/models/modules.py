@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ec_jax.models import convolution
 from ec_jax.models.resnet import batch_norm, conv_init
 
 KINDS = ("conv", "pool", "mlp")
@@ -56,7 +57,7 @@ class ECModule(nn.Module):
             x = x[:, -side * side :].reshape(x.shape[0], side, side, x.shape[2])
         if self.kind == "conv":
             for width, stride in zip(self.widths, self.strides, strict=True):
-                x = nn.Conv(
+                x = convolution.layer(
                     width, (3, 3), stride, use_bias=False, dtype=self.dtype, kernel_init=conv_init
                 )(x)
                 x = nn.relu(batch_norm(train, self.axis_name, self.dtype)(x))

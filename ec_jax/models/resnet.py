@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ec_jax.models import convolution
+
 # depth -> (blocks of every stage, bottleneck blocks?)
 STAGE_SIZES: dict[int, tuple[tuple[int, ...], bool]] = {
     8: ((1, 1, 1), False),
@@ -72,7 +74,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps [b, h, w, c] to [b, h/stride, w/stride, out]."""
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=conv_init)
+        conv = partial(convolution.layer, use_bias=False, dtype=self.dtype, kernel_init=conv_init)
         norm = partial(batch_norm, train, self.axis_name, self.dtype)
         stride = (self.stride, self.stride)
         out = self.width * (BOTTLENECK_EXPANSION if self.bottleneck else 1)
@@ -165,7 +167,7 @@ class ResNet(nn.Module):
     def _stem(self, x: jax.Array, train: bool) -> jax.Array:
         small = self.stem == "cifar"
         kernel, stride = (3, 1) if small else (7, 2)
-        x = nn.Conv(
+        x = convolution.layer(
             self.width,
             (kernel, kernel),
             stride,

@@ -1,5 +1,7 @@
 """Where a step's images come from does not change what it computes."""
 
+from functools import partial
+
 import jax
 import jpegs
 import numpy as np
@@ -65,7 +67,9 @@ def test_images_on_the_device_and_on_the_host_are_the_same(monkeypatch):
         if kept:
             assert resident["image"].dtype == np.uint8
         found[kept] = trained(config)
-    jax.tree.map(np.testing.assert_array_equal, *found.values())
+    # Two programs: sums may be in another order.
+    close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
+    jax.tree.map(close, *found.values())
 
 
 def test_a_forget_set_without_an_image_is_refused(tmp_path):
