@@ -74,6 +74,12 @@ def digits_32x32(smoke: bool) -> dict[str, Any]:
     return _measured(200, fields, smoke, _Enlarged)
 
 
+def resnet18_w16(smoke: bool) -> dict[str, Any]:
+    """EC of 100 steps with the network of the other benchmarks, a checkpoint at the end."""
+    fields = {"model.depth": 18, "model.width": 16, "data.retain_batch_size": 64}
+    return _measured(100, {**fields, "data.forget_batch_size": 64}, smoke, _Enlarged)
+
+
 def _measured(
     count: int, fields: dict[str, Any], smoke: bool, kind: type[Scenario]
 ) -> dict[str, Any]:
@@ -91,7 +97,7 @@ def _measured(
     made, mesh = jax.device_get(made), scenario.mesh
     steps = make_steps(scenario, training, network, optimizer, {})
     counted = steps.flops(made, count)
-    batches = [steps._batch(step, 1) for step in range(count)]
+    batches = [steps.batch(step, 1) for step in range(count)]
 
     def bare() -> float:
         state = parallel.replicate(made, mesh)
@@ -130,5 +136,7 @@ def _measured(
         twice=False,
     )
     size = "x".join(map(str, scenario.image_shape[:2]))
-    what = f"training loop, {count} steps of EC on digits, {size}, width {c.model.width}"
+    net, data = f"{c.model.name}{c.model.depth}-w{c.model.width}", c.data
+    images = f"{data.retain_batch_size} + {data.forget_batch_size} images"
+    what = f"training loop, {count} steps of EC on digits, {net}, {size}, {images}"
     return {"what": what, "against": "the compiled step alone", "target": 0.97, **times}

@@ -1,6 +1,8 @@
 """One training step, ours and the same in PyTorch: EC's, and a supervised one beside it."""
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +64,13 @@ def ec(model: str, smoke: bool) -> dict[str, Any]:
     """EC's step beside the same in PyTorch."""
     work = ec_work(model, smoke)
     return _compared(work, lambda trainer, made: trainer.loss(made, *work.given), "", smoke)
+
+
+def lack(name: str) -> str:
+    """How to get what a benchmark needs and is not there; "" where nothing is missing."""
+    if not name.startswith("ec_compiled") or shutil.which(os.environ.get("CXX", "g++")):
+        return ""
+    return "torch.compile needs a C++ compiler: install g++, or set CXX to one"
 
 
 def ec_compiled(model: str, smoke: bool) -> dict[str, Any]:

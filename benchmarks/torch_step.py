@@ -133,13 +133,7 @@ def _module(made: Any, point: str, params: Mapping, stats: Mapping) -> Module:
             kernel = np.asarray(params[f"Conv_{j}"]["kernel"]).transpose(3, 2, 0, 1)
             conv.weight.copy_(torch.tensor(kernel))
             ours = {**params[f"BatchNorm_{j}"], **stats[f"BatchNorm_{j}"]}
-            names = {
-                "scale": "weight",
-                "bias": "bias",
-                "mean": "running_mean",
-                "var": "running_var",
-            }
-            for name, theirs in names.items():
+            for name, theirs in _NORM.items():
                 getattr(norm, theirs).copy_(torch.tensor(np.asarray(ours[name])))
         found.head.weight.copy_(torch.tensor(np.asarray(params["head"]["kernel"]).T))
         found.head.bias.copy_(torch.tensor(np.asarray(params["head"]["bias"])))

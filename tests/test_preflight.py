@@ -200,7 +200,7 @@ def real(config, stage):
     state = create(network, variables, optimizer, training.trained, tuple(training.streams))
     steps = make_steps(scenario, training, network, optimizer, extras)
     state = parallel.replicate(state, scenario.mesh)
-    return steps.update.program, (state, steps._shared(1), steps._batch(0, 1))
+    return steps.update.program, (state, steps._shared(1), steps.batch(0, 1))
 
 
 def small(**fields):

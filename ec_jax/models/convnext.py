@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ec_jax.models import transformer
+from ec_jax.models import convolution, transformer
 from ec_jax.models.resnet import replace_sown
 from ec_jax.models.transformer import POINTS
 
@@ -60,7 +60,9 @@ class ConvNeXt(transformer.Backbone):
         """
         del train  # nothing here behaves otherwise in training
         norm = partial(transformer.LayerNorm, epsilon=_EPSILON)
-        conv = partial(nn.Conv, padding="VALID", dtype=self.dtype, kernel_init=transformer.init)
+        conv = partial(
+            convolution.layer, padding="VALID", dtype=self.dtype, kernel_init=transformer.init
+        )
         if after is None:
             side = (self.patch, self.patch)
             x = conv(self.width, side, side, name="stem")(x)

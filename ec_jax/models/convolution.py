@@ -22,7 +22,10 @@ def layer(features: int, kernel_size: Pair, strides: Any = 1, **kwargs) -> nn.Co
 
 def _asked(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **others: Any) -> jax.Array:
     """What ``nn.Conv`` asks of ``lax.conv_general_dilated``."""
-    del others  # what no layer here asks for
+    if others["feature_group_count"] != 1 or {*others["lhs_dilation"], *others["rhs_dilation"]} != {
+        1
+    }:
+        raise ValueError("dilated, or in groups: use nn.Conv")
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     return convolve(x, kernel, tuple(strides), tuple(map(tuple, padding)))

@@ -50,7 +50,7 @@ class Steps:
         ``state`` is donated. The metrics are scalars where ``size`` is 1, else arrays [size] of
         which the first ``count`` are theirs.
         """
-        return self.update(state, self._shared(count), self._batch(step, count))
+        return self.update(state, self._shared(count), self.batch(step, count))
 
     def together(self, step: int, most: int) -> int:
         """How many steps from ``step`` on, at most ``most``, one call can make.
@@ -78,7 +78,7 @@ class Steps:
             kinds.setdefault(self.reads(step), step)
         each = {
             # Of a loop XLA counts one pass.
-            names: self.update.flops(state, self._shared(1), self._batch(step, 1))
+            names: self.update.flops(state, self._shared(1), self.batch(step, 1))
             for names, step in kinds.items()
         }
         if None in each.values():
@@ -90,7 +90,8 @@ class Steps:
             return self.shared
         return {**self.shared, "count": parallel.replicate(np.int32(count), self.mesh)}
 
-    def _batch(self, step: int, count: int) -> dict[str, Any]:
+    def batch(self, step: int, count: int) -> dict[str, Any]:
+        """What ``count`` updates read, the first of them ``step``, on all devices."""
         names = self.reads(step)
         if self.size == 1:
             batch = {name: self.streams[name](step) for name in names}

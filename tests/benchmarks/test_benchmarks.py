@@ -85,12 +85,11 @@ def test_the_json_that_is_committed_is_what_the_command_gives(smoke, committed):
 
 
 def test_the_page_shows_the_json(committed):
-    shown = ("evaluation", "knn"), ("input", "pictures"), ("packages", "finetune_supreme")
-    for group, name in shown:
+    for group in run.GROUPS:
         assert run.PAGE.read_text() == run.page(group, committed[group])
-        changed = json.loads(json.dumps(committed[group]))
-        changed["benchmarks"][name]["ratio"]["median"] = 1234.5
-        assert "1234.50×" in run.page(group, changed)
+    changed = json.loads(json.dumps(committed["evaluation"]))
+    changed["benchmarks"]["knn"]["ratio"]["median"] = 1234.5
+    assert "1234.50×" in run.page("evaluation", changed)
 
 
 def test_numbers_of_two_machines_do_not_mix(committed):
@@ -150,12 +149,37 @@ def test_a_ratio_that_fell_is_named(committed):
     assert run.worse({"cost": rising["cost"] | {"ratio": {"median": 1.4}}}, rising)
     assert run.worse({"cost": rising["cost"] | {"ratio": {"median": 0.5}}}, rising) == []
 
+    old = {"cost": {"flops": 1.0, "ratio": {"median": 1.0, "lowest": 0.9}}}
+    assert run.worse({"cost": old["cost"] | {"flops": 1.005}}, old) == []
+    assert run.worse({"cost": old["cost"] | {"flops": 1.02}}, old)
+
 
 def test_the_guard_runs(capsys):
+    run.main(["--quick", "--check", "--smoke", "linear_cka_jax"])
+    assert "no ratio is compared" in capsys.readouterr().out
+
+
+def test_the_guard_fails_where_a_ratio_fell(committed, tmp_path, capsys, monkeypatch):
+    known = json.loads(json.dumps(committed["evaluation"]))
+    known["benchmarks"]["linear_cka_jax"]["ratio"]["lowest"] = 1000.0
+    (tmp_path / "evaluation.json").write_text(json.dumps(known))
+    monkeypatch.setattr(run, "results_file", lambda group: tmp_path / f"{group}.json")
     with pytest.raises(SystemExit) as end:
-        run.main(["--quick", "--check", "--smoke", "linear_cka_jax"])
-    assert not end.value.code
-    assert "No ratio is worse" in capsys.readouterr().out
+        run.main(["--quick", "--check", "linear_cka_jax", "memory"])
+    assert end.value.code
+    said = capsys.readouterr().out
+    assert "linear_cka_jax: " in said
+    assert "at least 800.00 expected" in said
+    assert "memory" not in said  # it has no ratio
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == known
+
+
+def test_what_cannot_run_here_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not [name for name in run.there([]) if name.startswith("ec_compiled")]
+    assert "ec_compiled_vit_tiny: skipped, something is missing" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"ec_compiled_vit_tiny.*install g\+\+"):
+        run.there(["ec_compiled_vit_tiny"])
 
 
 def test_fewer_pairs_may_be_asked_for():
