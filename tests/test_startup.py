@@ -70,12 +70,19 @@ def test_a_home_that_cannot_be_written_to_is_no_reason_to_stop(monkeypatch):
     assert set(os.environ) == {"XDG_CACHE_HOME"}
 
 
-def test_a_step_is_compiled_once_a_stage(tmp_path, caplog):
-    config = small(stages="original,modules,unlearn", original__epochs=1.0)
+@pytest.mark.parametrize("at_once", [0, 4])
+def test_a_step_is_compiled_once_a_stage(at_once, tmp_path, caplog):
+    # Calls of four steps, of fewer before a checkpoint and of the tried one are one program.
+    fields = {"original__epochs": 1.0, "parallel__at_once": at_once}
+    config = small(stages="original,modules,unlearn", **fields)
     with caplog.at_level(logging.WARNING), jax.log_compiles():
         Experiment(config, tmp_path).run()
     said = [record.getMessage() for record in caplog.records]
-    steps = [line for line in said if re.match(r"Compiling jit\((_of_rows|update)\) ", line)]
+    steps = [
+        line
+        for line in said
+        if re.match(r"Compiling jit\((_of_rows|update|_one_after_the_other)\) ", line)
+    ]
     assert len(steps) == 3, said
 
 

@@ -10,6 +10,7 @@ from configs import default
 from ec_jax import methods, parallel, rng
 from ec_jax.methods._weights import layer_weights
 from ec_jax.models.network import build
+from ec_jax.training import supervised
 from ec_jax.training.optimizer import make_optimizer
 from ec_jax.training.state import create
 from ec_jax.training.update import Recipe, make_update
@@ -40,20 +41,37 @@ def config(model):
     return c
 
 
-def ours(c, network, variables, train, steps):
-    """(losses, the variables after the steps) of our update."""
-    optimizer = make_optimizer(c.unlearn.optimizer, steps)
-    loss = methods.build(c, network.points).loss
-    recipe = Recipe(loss, optimizer, PARTS, PARTS if train else ())
+def ours(c, network, loss, variables, train, made):
+    """(losses, the variables after the steps) of our update of those batches."""
+    optimizer = make_optimizer(c.unlearn.optimizer, len(made))
+    parts = tuple(variables["params"])
+    recipe = Recipe(loss, optimizer, parts, parts if train else ())
     mesh = parallel.make_mesh(1)
     update = parallel.per_device(make_update(network, recipe, MEAN, STD), mesh)
-    state = create(network, variables, optimizer, PARTS, ("retain", "forget"))
+    state = create(network, variables, optimizer, parts, tuple(made[0]))
     state = parallel.replicate(state, mesh)
     shared, losses = parallel.replicate({"key": rng.key(0, "test"), "extras": {}}, mesh), []
-    for batch in batches(steps):
+    for batch in made:
         state, metrics = update(state, shared, parallel.shard(batch, mesh))
         losses.append(float(metrics["loss"]))
     return losses, jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+
+
+def tensors(batch):
+    return jax.tree.map(lambda a: torch.tensor(a).long() if a.ndim < 2 else torch.tensor(a), batch)
+
+
+def check_moved_alike(network, variables, after, peer):
+    want = torch_step.from_ours(network, after, SHAPE[0])
+    before = dict(torch_step.from_ours(network, variables, SHAPE[0]).named_parameters())
+    found = dict(peer.named_parameters())
+    for name, value in want.named_parameters():
+        moved = (value - before[name]).detach().numpy()
+        theirs = (found[name] - before[name]).detach().numpy()
+        # A scale of 1 is itself rounded to 1e-7 on both sides.
+        rounded = 2 * np.spacing(np.abs(value.detach().numpy()).max())
+        allowed = max(1e-4 * np.abs(moved).max(), 1e-7, rounded)
+        np.testing.assert_allclose(theirs, moved, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["statistics kept", "statistics of the batch"])
@@ -70,23 +88,29 @@ def test_both_steps_come_to_the_same(model, kind, train):
     trainer = torch_step.Trainer(peer, c.unlearn.optimizer, MEAN, STD)
     weights = layer_weights(c.ec.weights, len(network.points), c.ec.weights_sum)
     losses = []
-    for batch in batches(steps):
-        tensors = jax.tree.map(
-            lambda a: torch.tensor(a).long() if a.ndim < 2 else torch.tensor(a), batch
-        )
-        loss = trainer.loss(tensors, c.ec, weights)
+    for batch in map(tensors, batches(steps)):
+        loss = trainer.loss(batch, c.ec, weights)
         if not train:
-            hooked = trainer.by_hooks(tensors, c.ec, weights).detach()
+            hooked = trainer.by_hooks(batch, c.ec, weights).detach()
             np.testing.assert_allclose(hooked, loss.detach(), rtol=1e-5)
         losses.append(trainer.step(loss))
-    found, after = ours(c, network, variables, train, steps)
+    found, after = ours(
+        c, network, methods.build(c, network.points).loss, variables, train, batches(steps)
+    )
     np.testing.assert_allclose(losses, found, rtol=1e-4)
-    want = torch_step.from_ours(network, after, SHAPE[0])
-    before = dict(torch_step.from_ours(network, variables, SHAPE[0]).named_parameters())
-    for name, value in want.named_parameters():
-        moved = (value - before[name]).detach().numpy()
-        theirs = (dict(peer.named_parameters())[name] - before[name]).detach().numpy()
-        # A scale of 1 is itself rounded to 1e-7 on both sides.
-        rounded = 2 * np.spacing(np.abs(value.detach().numpy()).max())
-        allowed = max(1e-4 * np.abs(moved).max(), 1e-7, rounded)
-        np.testing.assert_allclose(theirs, moved, rtol=0, atol=allowed)
+    check_moved_alike(network, variables, after, peer)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_supervised_steps_come_to_the_same(model):
+    c = config(model)
+    network = build(c.model, CLASSES, axis_name=parallel.AXIS)
+    variables = jax.device_get(jax.jit(network.init, static_argnums=1)(jax.random.key(1), SHAPE))
+    peer = torch_step.from_ours(network, variables, SHAPE[0]).train()
+    trainer = torch_step.Trainer(peer, c.unlearn.optimizer, MEAN, STD)
+    made = [{supervised.STREAM: batch["retain"]} for batch in batches(1)]
+    loss = trainer.step(trainer.supervised(tensors(made[0])[supervised.STREAM]))
+    wanted = supervised.make_loss(network.points[-1:])
+    found, after = ours(c, network, wanted, variables, True, made)
+    np.testing.assert_allclose(loss, found[0], rtol=1e-4)
+    check_moved_alike(network, variables, after, peer)
