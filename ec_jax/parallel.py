@@ -145,21 +145,21 @@ def over_rows(program: Callable, mesh: Mesh) -> Callable:
     """
     whole, cut = PartitionSpec(), PartitionSpec(AXIS)
     specs = {"in_specs": (whole, cut), "out_specs": whole}
-    return _jit(jax.shard_map(program, mesh=mesh, check_vma=False, **specs), mesh)
+    return jax.jit(jax.shard_map(program, mesh=mesh, check_vma=False, **specs))
 
 
 def whole_result(program: Callable, mesh: Mesh, **options: Any) -> Callable:
     """``jax.jit`` of a program over arrays that are cut over the devices; it returns whole ones."""
-    return _jit(program, mesh, out_shardings=NamedSharding(mesh, PartitionSpec()), **options)
+    return jax.jit(program, out_shardings=NamedSharding(mesh, PartitionSpec()), **options)
 
 
 def cut_result(program: Callable, mesh: Mesh) -> Callable:
-    """``jax.jit`` of a program over arrays that are cut over the devices, as its results are."""
+    """``jax.jit`` of a network's pass over arrays cut over the devices, as its results are."""
     return _jit(program, mesh, out_shardings=NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 def _jit(program: Callable, mesh: Mesh, **options: Any) -> Any:
-    """``jax.jit`` for the devices of a mesh."""
+    """``jax.jit`` of a network's program for the devices of a mesh."""
     if mesh.devices.flat[0].platform == "cpu":
         options["compiler_options"] = _cpu_options()
     return jax.jit(program, **options)
@@ -169,8 +169,8 @@ def _jit(program: Callable, mesh: Mesh, **options: Any) -> Any:
 def _cpu_options() -> dict[str, str]:
     """What XLA is told on a CPU: products and convolutions by its own code, not by YNNPACK's.
 
-    Its own are faster here (docs/performance.md). A version that does not know the option goes
-    without.
+    In networks its own are faster (docs/performance.md); one large product is not. A version that
+    does not know the option goes without.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     try:
