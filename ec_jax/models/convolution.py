@@ -22,10 +22,9 @@ def layer(features: int, kernel_size: Pair, strides: Any = 1, **kwargs) -> nn.Co
 
 def _asked(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **others: Any) -> jax.Array:
     """What ``nn.Conv`` asks of ``lax.conv_general_dilated``."""
-    if others["feature_group_count"] != 1 or {*others["lhs_dilation"], *others["rhs_dilation"]} != {
-        1
-    }:
-        raise ValueError("dilated, or in groups: use nn.Conv")
+    factors = others["feature_group_count"], *others["lhs_dilation"], *others["rhs_dilation"]
+    if set(factors) != {1} or others["precision"] is not None:
+        raise ValueError("dilated, in groups or of a precision: use nn.Conv")
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     return convolve(x, kernel, tuple(strides), tuple(map(tuple, padding)))
@@ -41,6 +40,10 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, pads: tuple[Pair, P
       strides: down and across.
       pads: zeros before and after, down and across.
     """
+    return _plain(strides, pads, x, kernel)
+
+
+def _plain(strides: Pair, pads: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT)
 
 
@@ -58,13 +61,7 @@ convolve.defvjp(lambda x, kernel, *rest: (convolve(x, kernel, *rest), (x, kernel
 def _derived(
     strides: Pair, pads: Any, x: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    forward = partial(
-        jax.lax.conv_general_dilated,
-        window_strides=strides,
-        padding=pads,
-        dimension_numbers=_LAYOUT,
-    )
-    return jax.vjp(forward, x, kernel)[1](gradient)
+    return jax.vjp(partial(_plain, strides, pads), x, kernel)[1](gradient)
 
 
 def _on_cpu(

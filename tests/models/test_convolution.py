@@ -81,7 +81,9 @@ def test_a_layer_is_flaxs_own(stride, padding):
         jax.tree.map(close, gradients(layer), gradients(theirs))
 
 
-@pytest.mark.parametrize("fields", [{"feature_group_count": 3}, {"kernel_dilation": 2}])
+@pytest.mark.parametrize(
+    "fields", [{"feature_group_count": 3}, {"kernel_dilation": 2}, {"precision": "highest"}]
+)
 def test_other_convolutions_are_refused(fields):
     layer = convolution.layer(6, (3, 3), **fields)
     with pytest.raises(ValueError, match=r"use nn\.Conv"):

@@ -56,17 +56,25 @@ def test_pictures_are_read_up_to_the_step_that_is_tried_at_the_end(tmp_path):
 
 
 def test_images_on_the_device_and_on_the_host_are_the_same(monkeypatch):
-    found = {}
+    found, read = {}, {}
     for kept in (scenario.RESIDENT, 0):
         monkeypatch.setattr(scenario, "RESIDENT", kept)
         config = changed(
             default.get_config(), **SMALL, data__augment="crop", original__epochs=STEPS * 6 / 1437
         )
-        resident = scenario.Scenario(config).resident
-        assert (resident is None) == (not kept)
+        on_device = scenario.Scenario(config).resident
+        assert (on_device is None) == (not kept)
         if kept:
+            resident = jax.device_get(on_device)
             assert resident["image"].dtype == np.uint8
         found[kept] = trained(config)
+        steps, _ = started(config)
+        read[kept] = [jax.device_get(steps.batch(step, 1)) for step in range(STEPS)]
+    for rows, batch in zip(*read.values(), strict=True):
+        (rows,), (batch,) = rows.values(), batch.values()
+        np.testing.assert_array_equal(resident["label"][rows], batch["label"])
+        images = resident["image"][rows].reshape(batch["image"].shape)
+        np.testing.assert_array_equal(images, batch["image"])
     # Two programs: sums may be in another order.
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7)
     jax.tree.map(close, *found.values())
