@@ -30,7 +30,7 @@ def textbook(x: Any, y: Any, identity: Any) -> Any:
     return hsic(k, m, h) / (hsic(k, k, h) * hsic(m, m, h)) ** 0.5
 
 
-def _linear(smoke: bool, against: str, target: float, other: Callable) -> dict[str, Any]:
+def _linear(smoke: bool, against: str, other: Callable) -> dict[str, Any]:
     n, d = (16, 40) if smoke else (512, 2048)
     generator = np.random.default_rng(0)
     x = generator.standard_normal((n, d), np.float32)
@@ -43,7 +43,7 @@ def _linear(smoke: bool, against: str, target: float, other: Callable) -> dict[s
         difference=timing.largest_difference,
         allowed=TOLERANCE,
     )
-    return {"what": LINEAR.format(n, d), "against": against, "target": target, **times}
+    return {"what": LINEAR.format(n, d), "against": against, **times}
 
 
 def linear_jax(smoke: bool) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def linear_jax(smoke: bool) -> dict[str, Any]:
         x, y = jnp.asarray(x), jnp.asarray(y)
         return lambda: float(compiled(x, y))
 
-    return _linear(smoke, "the definition in JAX, jitted", 1.4, other)
+    return _linear(smoke, "the definition in JAX, jitted", other)
 
 
 def linear_torch(smoke: bool) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def linear_torch(smoke: bool) -> dict[str, Any]:
         x, y = torch.from_numpy(x), torch.from_numpy(y)
         return lambda: float(textbook(x, y, torch.eye(len(x))))
 
-    return _linear(smoke, "the definition in PyTorch, eager", 3.0, _with_all_cores(other))
+    return _linear(smoke, "the definition in PyTorch, eager", _with_all_cores(other))
 
 
 def _with_all_cores(make: Callable[..., Callable]) -> Callable[..., Callable]:
@@ -130,9 +130,7 @@ def streamed(xs: list, ys: list, slices: list[slice]) -> np.ndarray:
     return np.asarray(cka.result(state))
 
 
-def _minibatch(
-    loop: Callable, against: str, target: float | None, pairs: int, smoke: bool
-) -> dict[str, Any]:
+def _minibatch(loop: Callable, against: str, pairs: int, smoke: bool) -> dict[str, Any]:
     # Parts of one size, so that the plain mean is the mean weighted by rows.
     rows, batch_size, pairs = (60, 20, 2) if smoke else (10_000, BATCH_SIZE, pairs)
     xs, ys = data.stages(0, rows)
@@ -144,10 +142,10 @@ def _minibatch(
         difference=timing.largest_difference,
         allowed=TOLERANCE,
     )
-    return {"what": MINIBATCH.format(rows), "against": against, "target": target, **times}
+    return {"what": MINIBATCH.format(rows), "against": against, **times}
 
 
-minibatch_torch = functools.partial(_minibatch, pair_by_pair, "PyTorch, pair by pair", 2.0, 7)
+minibatch_torch = functools.partial(_minibatch, pair_by_pair, "PyTorch, pair by pair", 7)
 minibatch_torch_careful = functools.partial(
-    _minibatch, kernels_once, "PyTorch, kernels once a minibatch", None, 15
+    _minibatch, kernels_once, "PyTorch, kernels once a minibatch", 15
 )

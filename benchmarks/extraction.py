@@ -14,6 +14,7 @@ import numpy as np
 
 from configs import digits
 from ec_jax import pipeline
+from ec_jax.errors import TrainingError
 from ec_jax.evaluation import features, measure
 
 CHANGES = {
@@ -62,7 +63,7 @@ class Passes:
         padding = rows[count:]
         right = np.array_equal(rows[:count], images) and (padding == images[-1]).all()
         if not right or len(batches) != math.ceil(count / size) or name in self.counts:
-            raise ValueError(f"{name}: {len(batches)} calls, {len(rows)} rows for {count} images")
+            raise TrainingError(f"{name}: {len(batches)} calls, {len(rows)} rows, {count} images")
         self.counts[name] = {"images": count, "calls": len(batches), "padding": len(padding)}
 
 

@@ -7,17 +7,15 @@ import argparse
 import dataclasses
 import functools
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks import step
+from benchmarks import memory, step, timing
 from configs import digits
 from ec_jax import methods, parallel
 from ec_jax.data.sources import Dataset
@@ -27,7 +25,6 @@ from ec_jax.scenario import Scenario
 
 MODEL, REPEATS = "resnet18_w16", 5
 IMAGES = 64  # of each stream, where they do not grow
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def _images(size: int, smoke: bool) -> tuple[step.Work, int]:
@@ -64,10 +61,11 @@ _TIMES = (1, 2, 4, 8), (1, 2)  # how often the images are there, and in a smoke 
 
 
 def measured(name: str, smoke: bool) -> dict[str, Any]:
-    """One series, from a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.growth", name, *["--smoke"] * smoke]
-    done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    """One series, from a process of its own; an evaluation from one for every value."""
+    given = ("benchmarks.growth", name, *["--smoke"] * smoke)
+    if name != EVALUATION:
+        return timing.child(*given)
+    return evaluation([timing.child(*given, f"--times={times}") for times in _TIMES[smoke]])
 
 
 def series(name: str, smoke: bool) -> dict[str, Any]:
@@ -122,31 +120,44 @@ class _More(Scenario):
         return dataclasses.replace(found, **made)
 
 
-def evaluation(smoke: bool) -> dict[str, Any]:
+def evaluation(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What an evaluation of one model takes on more and more images, metric by metric.
+
+    Args:
+      found: of every size what ``evaluated`` gives.
 
     Returns:
       ``values`` (images of all splits); ``seconds`` of all; ``parts``: those of each metric and
-      of ``extract``, the passes of the model; and ``exponents``, of all and of each.
+      of ``extract``, the passes of the model; ``peak_mib``, the process's largest memory; and
+      ``exponents`` of the times.
     """
+    values = [one["images"] for one in found]
+    parts = {name: [one["seconds"][name] for one in found] for name in found[0]["seconds"]}
+    seconds = [round(sum(one["seconds"].values()), 5) for one in found]
+    return {
+        "what": f"all metrics of a model, digits, {found[0]['shape']}",
+        "against": "images, of each split as many times",
+        "values": values,
+        "seconds": seconds,
+        "peak_mib": [one["peak_mib"] for one in found],
+        "parts": parts,
+        "exponents": _exponents(values, {"seconds": seconds, **parts}),
+    }
+
+
+def evaluated(times: int, smoke: bool) -> dict[str, Any]:
+    """One evaluation, of every image so many times."""
     c = digits.get_config()
     c.model.width = 4 if smoke else 16
     if smoke:
         c.update_from_flattened_dict({"evaluation.idi_steps": 2, "evaluation.recovery_steps": 2})
-    rows, values = [], []
-    for times in _TIMES[smoke]:
-        scenario = _More(c, times)
-        rows.append(_evaluated(scenario))
-        values.append(sum(map(len, scenario.measured.values())))
-    parts = {name: [round(row[name], 5) for row in rows] for name in rows[0]}
-    seconds = [round(sum(row.values()), 5) for row in rows]
+    scenario = _More(c, times)
+    seconds = _evaluated(scenario)
     return {
-        "what": f"all metrics of a model, digits, {'x'.join(map(str, scenario.image_shape[:2]))}",
-        "against": "images, of each split as many times",
-        "values": values,
-        "seconds": seconds,
-        "parts": parts,
-        "exponents": _exponents(values, {"seconds": seconds, **parts}),
+        "shape": "x".join(map(str, scenario.image_shape[:2])),
+        "images": sum(map(len, scenario.measured.values())),
+        "seconds": {name: round(value, 5) for name, value in seconds.items()},
+        "peak_mib": round(memory.peak_mib()),
     }
 
 
@@ -199,10 +210,11 @@ def main(given: list[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--smoke", action="store_true")
+    parser.add_argument("--times", type=int, default=1)
     arguments = parser.parse_args(given)
     jax.config.update("jax_platforms", "cpu")
     if arguments.name == EVALUATION:
-        print(json.dumps(evaluation(arguments.smoke)))
+        print(json.dumps(evaluated(arguments.times, arguments.smoke)))
     else:
         print(json.dumps(series(arguments.name, arguments.smoke)))
 

@@ -34,6 +34,5 @@ def scikit_learn(smoke: bool) -> dict[str, Any]:
     return {
         "what": f"k-NN of {count} queries, bank [{count}, {width}], k = {NEIGHBORS}, cosine",
         "against": "scikit-learn, brute force",
-        "target": 1.0,
         **times,
     }

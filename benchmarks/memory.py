@@ -1,7 +1,5 @@
 """Peak memory of streaming CKA: ``python -m benchmarks.memory ROWS [--hold]`` measures once."""
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,11 +7,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import data
+from benchmarks import data, timing
 from ec_jax.evaluation import cka
 
 BATCH_SIZE = 500
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def streaming(smoke: bool) -> dict[str, Any]:
@@ -32,9 +29,7 @@ def streaming(smoke: bool) -> dict[str, Any]:
 
 def measured(rows: int, hold: bool = False) -> float:
     """MiB by which ``stream`` raises the peak of a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.memory", str(rows), *["--hold"] * hold]
-    done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout)
+    return timing.child("benchmarks.memory", str(rows), *["--hold"] * hold)
 
 
 def stream(rows: int, hold: bool) -> np.ndarray:

@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ MODEL, IMAGES = "resnet18_w16", 128
 STEPS = 5  # that each side makes a call: the epochs of SUPREME's fine-tuning, of one batch each
 SUPREME = "SUPREME_PYTHON"  # the environment's variable
 _MODULE = "benchmarks.packages_supreme"
-_ROOT = Path(__file__).resolve().parent.parent
 
 
 def lack(name: str) -> str:
@@ -97,7 +95,7 @@ def supreme(smoke: bool) -> dict[str, Any]:
         # -E: the child's packages are those of its interpreter alone.
         command = [os.environ[SUPREME], "-E", "-m", _MODULE, f"{folder}/given.pt"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        with subprocess.Popen(command, cwd=_ROOT, **pipes) as child:
+        with subprocess.Popen(command, cwd=timing.ROOT, **pipes) as child:
             against = f"supreme-unlearning {_answer(child)}"
             found = _compared(work, start, lambda: _answer(child, "go\n"), against, smoke)
     # The processor time of the other process is not known here.
@@ -140,7 +138,7 @@ def _compared(
         difference=_difference,
         allowed=step.ALLOWED,
     )
-    return {"what": f"{STEPS} steps, {work.what}", "against": against, "target": None, **times}
+    return {"what": f"{STEPS} steps, {work.what}", "against": against, **times}
 
 
 def _difference(ours: list[float], theirs: list[float]) -> float:

@@ -55,7 +55,6 @@ def torch_loader(smoke: bool) -> dict[str, Any]:
     return {
         "what": f"{count} JPEGs of {SHAPE[1]}x{SHAPE[0]} to random crops of {size}x{size}",
         "against": f"torch DataLoader, {timing.cores()} workers, torchvision's transforms",
-        "target": 1.0,
         "images_per_second": {side: round(count / s) for side, s in seconds.items()},
         **compared,
     }

@@ -103,17 +103,19 @@ def plain(model: str, smoke: bool) -> dict[str, Any]:
 
 
 def ec_over_plain(model: str, modules: str, smoke: bool) -> dict[str, Any]:
-    """EC's step beside a supervised one on as many images, both ours: what EC costs."""
-    works = _plain(model, smoke), ec_work(model, smoke, modules)
+    """EC's step beside a supervised one on as many images, both ours: what EC costs.
+
+    Both keep BatchNorm's statistics.
+    """
+    works = _plain(model, smoke, batch_norm=()), ec_work(model, smoke, modules)
     both = [ours(work, variables(work.network)) for work in works]
     steps = [made.step for made in both]
     found = timing.compare(
         *steps, pairs=2 if smoke else 5, difference=lambda a, b: 0.0 * (a + b), allowed=0.0
     )
     return {
-        "what": f"a supervised step, {_called(works[0].config)}",
-        "against": f"EC's step on as many images, modules: {modules}",
-        "target": None,
+        "what": f"EC's step, {_called(works[0].config)}, modules: {modules}",
+        "against": "a supervised step on as many images",
         "less": True,
         "flops": round(both[1].flops / both[0].flops, 3),
         **found,
@@ -146,13 +148,13 @@ def ec_work(
     return Work(what, c, network, _batch(parts), loss, PARTS, (), (c.ec, weights))
 
 
-def _plain(model: str, smoke: bool) -> Work:
-    """A supervised step's, with the batch's statistics."""
+def _plain(model: str, smoke: bool, batch_norm: tuple[str, ...] = PARTS[:1]) -> Work:
+    """A supervised step's; ``batch_norm`` as of ``Work``."""
     c, size = _config(model, smoke)
     batch, network = _batch({supervised.STREAM: (2 * size, range(CLASSES))}), _network(c, None)
     what = f"a supervised step, {_called(c)}, {2 * size} images"
     loss = supervised.make_loss(network.points[-1:])
-    return Work(what, c, network, batch, loss, PARTS[:1], PARTS[:1])
+    return Work(what, c, network, batch, loss, PARTS[:1], batch_norm)
 
 
 def finetune_work(model: str, smoke: bool, images: int) -> Work:
@@ -213,7 +215,7 @@ def _compared(work: Work, loss: Theirs, how: str, smoke: bool) -> dict[str, Any]
         allowed=ALLOWED,
     )
     against = f"PyTorch, {how or 'eager'}, channels last"
-    return {"what": work.what, "against": against, "target": None, **times}
+    return {"what": work.what, "against": against, **times}
 
 
 @dataclasses.dataclass(frozen=True)

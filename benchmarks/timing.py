@@ -1,8 +1,11 @@
 """Two ways to one value, timed in turn within one process."""
 
 import contextlib
+import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -11,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from ec_jax.errors import TrainingError
+
+ROOT = Path(__file__).resolve().parent.parent
 _most: list[int] = []  # pairs, where fewer are wanted
 PACKAGES = ("jax", "jaxlib", "numpy", "scikit-learn", "torch")
 
@@ -61,11 +67,11 @@ def compare(
       the ``ratio``: median, lowest and highest of the pairs, and that of the smallest ``cpu``.
 
     Raises:
-      ValueError: the values differ by more.
+      TrainingError: the values differ by more.
     """
     found = difference(ours(), other())
     if not found <= allowed:
-        raise ValueError(f"the two sides differ by {found}, more than {allowed}")
+        raise TrainingError(f"the two sides differ by {found}, more than {allowed}: not timed")
     load, pairs = os.getloadavg()[0], repeats(pairs)
     times = np.array([(_seconds(ours, twice), _seconds(other, twice)) for _ in range(pairs)])
     ratios = times[:, 1, 0] / times[:, 0, 0]
@@ -99,6 +105,19 @@ def _seconds(run: Callable[[], Any], twice: bool) -> tuple[float, float]:
 def largest_difference(a: Any, b: Any) -> float:
     """max |a − b| of two numbers or arrays of one shape; NaN where either holds one."""
     return float(np.max(np.abs(np.asarray(a) - np.asarray(b))))
+
+
+def child(*arguments: str) -> Any:
+    """What ``python -m`` of these arguments prints as its last line, JSON, in a process of its own.
+
+    Raises:
+      TrainingError: it fails; what it said on stderr is there.
+    """
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise TrainingError(f"{' '.join(arguments)} ended with status {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def cores() -> int:

@@ -21,6 +21,7 @@ from ec_jax.config import nearest
 from ec_jax.errors import InputError, TrainingError, no_space, printable, shortened
 
 _CACHE = 2**31  # bytes of compiled programs that are kept; the oldest go
+_WORTH = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2"  # to be kept
 _HUGE, _PAGES = "glibc.malloc.hugetlb", Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _LINE = 2000  # characters; a list of names in a file has no end
 
@@ -91,9 +92,9 @@ def finish(
 def take_huge_pages() -> None:
     """Starts the command anew, once, where Linux gives huge pages to those who ask for them.
 
-    XLA takes the memory of a step from glibc at each call and gives it back; in pages of 4 KiB that
-    alone is a tenth of a step on a CPU (docs/performance.md). Glibc asks for huge ones if its
-    environment says so when a process begins. What ``GLIBC_TUNABLES`` says of them comes first.
+    XLA takes the memory of a step from glibc at each call and gives it back, which is dear in pages
+    of 4 KiB (docs/performance.md). Glibc asks for huge ones if its environment says so when a
+    process begins. What ``GLIBC_TUNABLES`` says of them comes first.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     spec = sys.modules["__main__"].__spec__
@@ -114,6 +115,7 @@ def _keep_compiled() -> None:
     ``JAX_ENABLE_COMPILATION_CACHE=false``.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        os.environ.setdefault(*_WORTH)
         return
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = Path(home) / "ec_jax" / f"compiled-{_processor()}"
@@ -121,7 +123,7 @@ def _keep_compiled() -> None:
     if os.access(there, os.W_OK):  # else every run compiles; JAX makes the folder
         for name, value in {"DIR": str(folder), "MAX_SIZE": str(_CACHE)}.items():
             os.environ.setdefault(f"JAX_COMPILATION_CACHE_{name}", value)
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        os.environ.setdefault(*_WORTH)
 
 
 def _processor() -> str:

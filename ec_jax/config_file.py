@@ -119,11 +119,8 @@ def _parse(
     except SystemExit:  # of --help
         sys.exit(0)
     except flags.UnrecognizedFlagError as error:
-        near = nearest(error.flagname, ("config", *own))
-        remedy = f"no such flag; {near} fields of the config are --config.FIELD=VALUE"
-        command.end(
-            2, str(InputError(f"--{error.flagname}", dict(given).get(error.flagname), remedy))
-        )
+        name = error.flagname
+        command.end(2, str(_unknown(name, dict(given).get(name), own)))
     except Exception as error:  # what else absl and ml_collections find wrong
         command.end(2, str(error))
 
@@ -162,6 +159,9 @@ def _check(
     """Refuses what absl and ml_collections answer with a traceback or without a remedy."""
     path = dict(given).get("config")
     if not path:
+        for name, value in given:
+            if name.removeprefix("no") not in flags.FLAGS and not name.startswith("config."):
+                raise _unknown(name, value, own)
         raise InputError("--config", path, "give a file, e.g. configs/digits.py")
     config = load(path)
     defaults = config_lib.flatten(config)
@@ -192,6 +192,13 @@ def _typed(field: str, values: list[str], default: Any) -> list[Any]:
     if len(set(found)) < len(found):
         raise InputError(field, ",".join(values), "holds a value twice; give each one once")
     return found
+
+
+def _unknown(name: str, value: str | None, own: Mapping[str, tuple[str, str]]) -> InputError:
+    """The error of a flag that there is not; one with a dot is meant for the config."""
+    near = f"write --config.{name}:" if "." in name else nearest(name, ("config", *own))
+    remedy = f"no such flag; {near} fields of the config are --config.FIELD=VALUE"
+    return InputError(f"--{name}", value, remedy)
 
 
 def missing(name: str, value: str | None, own: Mapping[str, tuple[str, str]]) -> InputError:

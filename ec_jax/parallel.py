@@ -271,11 +271,15 @@ def per_device(program: Callable, mesh: Mesh, kind: str = "shard_map", axis: int
         ``state`` and ``shared`` and its share of ``batch``, and returns values that are
         equal on all devices.
       mesh: where to run.
-      kind: ``shard_map`` or ``pmap``; both compile to the same computation.
+      kind: ``shard_map`` or ``pmap``; both compile to the same computation, but on a CPU
+        ``jax.pmap`` cannot be told to leave YNNPACK out, and is slower there.
       axis: of the batch's arrays, along which they are cut.
 
     Returns:
       A function of the same signature over whole arrays.
+
+    Raises:
+      ValueError: another ``kind``.
     """
     if kind == "pmap":
         return _pmap(program, mesh, axis)

@@ -179,6 +179,8 @@ def _names_itself(path: Path) -> None:
 FLAGS = (
     _main((), "--config = None: give a file"),
     _main(("--config",), "--config = None: give a file"),
+    _main(("--confg=configs/digits.py",), "--confg", "no such flag; did you mean 'config'?"),
+    _main((DIGITS, "--forget.classes=3"), "--forget.classes", "write --config.forget.classes"),
     _main((DIGITS, "--wokdir=x"), "--wokdir = 'x': no such flag; did you mean 'workdir'?"),
     _main((DIGITS, "--\x1b[2J=x"), r"--\x1b[2J = 'x': no such flag"),
     _main((DIGITS, "--flagfile=/no/such/file"), "Unable to open flagfile", "'/no/such/file'"),

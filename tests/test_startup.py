@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 from command import ROOT
 from small_run import small
@@ -14,6 +15,7 @@ from small_run import small
 from ec_jax import command, parallel
 from ec_jax.pipeline import Experiment
 
+UNKNOWN = {"xla_cpu_no_such_option": "1"}
 SHORT = [
     *("--config=configs/digits.py", "--config.stages=original", "--config.original.epochs=0.1"),
     *("--config.model.depth=8", "--config.model.width=4", "--config.parallel.devices=1"),
@@ -36,6 +38,7 @@ def python(*arguments, **changes):
 
 
 def test_help_imports_nothing_heavy():
+    # How long it takes is measured: docs/performance.md.
     done = python("-X", "importtime", "-m", "ec_jax.main", "--help")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "ec_jax.config_file" in imported
@@ -60,6 +63,7 @@ def test_a_cache_that_the_user_names_is_taken(given, tmp_path, monkeypatch):
     found = os.environ["JAX_COMPILATION_CACHE_DIR"]
     assert found == given.get("JAX_COMPILATION_CACHE_DIR", found)
     assert given or found.startswith(str(tmp_path))
+    assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0.2"
     assert not list(tmp_path.iterdir())  # JAX makes it when there is something to keep
 
 
@@ -90,7 +94,18 @@ def test_xla_knows_the_options_that_it_is_given():
     # One that it does not know is left out, and steps on a CPU would be slower without a word.
     assert parallel._cpu_options()
     with pytest.raises(jax.errors.JaxRuntimeError):
-        jax.jit(lambda: 0, compiler_options={"xla_cpu_no_such_option": "1"}).lower().compile()
+        jax.jit(lambda: 0, compiler_options=UNKNOWN).lower().compile()
+
+
+def test_steps_and_passes_are_compiled_with_them(monkeypatch):
+    monkeypatch.setattr(parallel, "_cpu_options", lambda: UNKNOWN)
+    mesh, x = parallel.one_device(), np.ones(2, np.float32)
+    for program, arguments in (
+        (parallel.per_device(lambda state, shared, batch: (state, batch), mesh).program, (x, x, x)),
+        (parallel.cut_result(lambda x: x, mesh), (x,)),
+    ):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+            program.lower(*arguments).compile()
 
 
 def test_some_steps_are_profiled(tmp_path):

@@ -14,7 +14,11 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def layer(features: int, kernel_size: Pair, strides: Any = 1, **kwargs) -> nn.Conv:
-    """``nn.Conv`` over maps [b, h, w, c], neither dilated nor in groups."""
+    """``nn.Conv`` over maps [b, h, w, c], neither dilated nor in groups.
+
+    Raises:
+      ValueError: at its call, where ``kwargs`` ask for that, or for a precision.
+    """
     return nn.Conv(
         features, kernel_size, strides, conv_general_dilated_cls=lambda: _asked, **kwargs
     )
@@ -34,11 +38,16 @@ def _asked(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **others
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, pads: tuple[Pair, Pair]) -> jax.Array:
     """The convolution of x [b, h, w, c] with a kernel [i, j, c, d].
 
+        y[b, p, q] = Σ_kl x[b, s p + k − top, t q + l − left] kernel[k, l],   x = 0 outside
+
     Args:
       x: the maps.
       kernel: of the same type.
-      strides: down and across.
-      pads: zeros before and after, down and across.
+      strides: (s, t), down and across.
+      pads: zeros before and after, down (top, bottom) and across (left, right).
+
+    Returns:
+      y [b, h', w', d] of the same type, h' = ⌊(h + top + bottom − i) / s⌋ + 1, w' likewise.
     """
     return _plain(strides, pads, x, kernel)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cka, packages, precision, run, timing, torch_vision
-from ec_jax.errors import InputError
+from benchmarks import cka, packages, precision, run, table, timing, torch_vision
+from ec_jax.errors import InputError, TrainingError
 
 # At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run.
 SAME = {name for name in run.BENCHMARKS if "w64" in name}
@@ -18,8 +18,7 @@ SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny"}
 
 @pytest.fixture(scope="module")
 def smoke():
-    names = [name for name in run.BENCHMARKS if name not in SAME and not packages.lack(name)]
-    return run.measure(names, smoke=True)
+    return run.measure([name for name in run.there([]) if name not in SAME], smoke=True)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def _shape(value):
 def test_every_benchmark_runs_and_its_values_agree(smoke):
     # That they agree is checked before anything is timed.
     left_out = [name for name in run.BENCHMARKS if name not in smoke["benchmarks"]]
-    assert set(left_out) <= SAME | set(run.GROUPS["packages"])
+    assert set(left_out) == SAME | set(run.BENCHMARKS) - set(run.there([]))
     for entry in smoke["benchmarks"].values():
         assert entry["what"]
         assert entry["against"]
@@ -111,7 +110,7 @@ def test_other_values_are_not_timed():
 
     assert compare(1.0, 1.00005)["difference"] == pytest.approx(5e-5)
     for a, b in ((1.0, 1.001), (np.nan, 1.0), (np.array([1.0, 2.0]), np.array([1.0, 2.1]))):
-        with pytest.raises(ValueError, match="differ by"):
+        with pytest.raises(TrainingError, match="differ by"):
             compare(a, b)
 
 
@@ -138,40 +137,88 @@ def test_accuracies_of_two_types_are_compared_seed_by_seed():
 
 def test_a_ratio_that_fell_is_named(committed):
     old = committed["steps"]["benchmarks"]
-    assert run.worse(old, old) == []
-    new = json.loads(json.dumps(old))
-    new["ec_vit_tiny"]["ratio"]["median"] = 0.75 * old["ec_vit_tiny"]["ratio"]["lowest"]
-    new["unknown"] = new["plain_vit_tiny"]
-    (line,) = run.worse(new, old)
-    assert line.startswith("ec_vit_tiny: ")
-    rising = {"cost": {"less": True, "ratio": {"median": 1.0, "lowest": 0.9, "highest": 1.1}}}
-    assert run.worse(rising, rising) == []
-    assert run.worse({"cost": rising["cost"] | {"ratio": {"median": 1.4}}}, rising)
-    assert run.worse({"cost": rising["cost"] | {"ratio": {"median": 0.5}}}, rising) == []
+    assert not run.worse(old, old)
+    for name in ("ec_vit_tiny", "training_loop_8x8"):
+        for share, bad in ((0.74, True), (0.76, False), (1.5, False)):
+            new = json.loads(json.dumps({**old, "unknown": old[name]}))
+            new[name]["ratio"]["median"] = share * old[name]["ratio"]["median"]
+            assert list(run.worse(new, old)) == [name] * bad
+    cost = {"less": True, "flops": 1.0, "ratio": {"median": 1.0}}
+    for change, bad in (
+        ({"ratio": {"median": 1.26}}, True),
+        ({"ratio": {"median": 1.24}}, False),
+        ({"ratio": {"median": 0.5}}, False),
+        ({"flops": 1.005}, False),
+        ({"flops": 1.02}, True),
+    ):
+        assert bool(run.worse({"cost": cost | change}, {"cost": cost})) == bad
 
-    old = {"cost": {"flops": 1.0, "ratio": {"median": 1.0, "lowest": 0.9}}}
-    assert run.worse({"cost": old["cost"] | {"flops": 1.005}}, old) == []
-    assert run.worse({"cost": old["cost"] | {"flops": 1.02}}, old)
 
-
-def test_the_guard_runs(capsys):
+def test_of_tiny_sizes_no_ratio_is_compared(capsys):
     run.main(["--quick", "--check", "--smoke", "linear_cka_jax"])
-    assert "no ratio is compared" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "mean nothing" in said
+    assert "missed" not in said
+    assert "reached" not in said
 
 
-def test_the_guard_fails_where_a_ratio_fell(committed, tmp_path, capsys, monkeypatch):
-    known = json.loads(json.dumps(committed["evaluation"]))
-    known["benchmarks"]["linear_cka_jax"]["ratio"]["lowest"] = 1000.0
-    (tmp_path / "evaluation.json").write_text(json.dumps(known))
+@pytest.fixture
+def guarded(committed, tmp_path, monkeypatch):
+    """A function that commits another ratio of ``linear_cka_jax``, and gives the file."""
+
+    def made(median):
+        known = json.loads(json.dumps(committed["evaluation"]))
+        known["benchmarks"]["linear_cka_jax"]["ratio"]["median"] = median
+        file = tmp_path / "evaluation.json"
+        file.write_text(json.dumps(known))
+        return file
+
     monkeypatch.setattr(run, "results_file", lambda group: tmp_path / f"{group}.json")
+    return made
+
+
+def test_the_guard_fails_where_a_ratio_fell_twice(guarded, capsys):
+    file = guarded(1000.0)
+    before = file.read_bytes()
     with pytest.raises(SystemExit) as end:
-        run.main(["--quick", "--check", "linear_cka_jax", "memory"])
+        run.main(["--quick", "--check", "linear_cka_jax"])
     assert end.value.code
     said = capsys.readouterr().out
+    assert said.count("linear_cka_jax …") == 2
     assert "linear_cka_jax: " in said
-    assert "at least 800.00 expected" in said
-    assert "memory" not in said  # it has no ratio
-    assert json.loads((tmp_path / "evaluation.json").read_text()) == known
+    assert "at least 750.00 expected" in said
+    assert file.read_bytes() == before
+
+
+def test_the_guard_says_how_many_ratios_it_compared(guarded, capsys):
+    guarded(0.001)
+    with pytest.raises(SystemExit) as end:
+        run.main(["--quick", "--check", "linear_cka_jax"])
+    assert not end.value.code
+    assert "None of 1 ratios is worse" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"memory.*no committed ratio"):
+        run.main(["--quick", "--check", "linear_cka_jax", "memory"])
+
+
+def test_what_is_aimed_at_is_told_apart(committed):
+    entry = json.loads(json.dumps(committed["evaluation"]["benchmarks"]["knn"]))
+    for median, told in ((1.0, "≥ 1×: reached"), (0.99, "≥ 1×: missed")):
+        entry["ratio"]["median"] = median
+        assert table.aim("knn", entry) == told
+        assert told in table.rows({**committed["evaluation"], "benchmarks": {"knn": entry}})
+    name = "ec_over_plain_resnet18_w16_pool"
+    for flops, time, told in ((1.1, 1.14, "reached"), (1.1, 1.16, "missed"), (1.2, 1.2, "missed")):
+        entry = {"less": True, "flops": flops, "ratio": {"median": time}}
+        assert table.aim(name, entry).endswith(told)
+    for starts, told in (([0.5, 2.9], "reached"), ([0.5, 3.1], "missed")):
+        assert table.aim("help", {"starts": starts}) == f"≤ 3 s: {told}"
+    for seconds, told in ((25.0, "reached"), (26.0, "missed")):
+        entry = {"seconds_of": {"evaluate": [seconds], "unlearn": [100.0]}}
+        assert table.aim("evaluation_share", entry) == f"≤ 0.25×: {told}"
+    for ratio, told in ((1.1, "reached"), (1.2, "missed")):
+        assert table.aim("memory", {"growth_ratio": ratio}) == f"≤ 1.1×: {told}"
+    assert table.aim("plain_vit_tiny", committed["steps"]["benchmarks"]["plain_vit_tiny"]) == "–"
+    assert set(table.RATIOS) <= set(run.BENCHMARKS)
 
 
 def test_what_cannot_run_here_is_said(monkeypatch, capsys):
