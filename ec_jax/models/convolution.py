@@ -17,7 +17,8 @@ def layer(features: int, kernel_size: Pair, strides: Any = 1, **kwargs) -> nn.Co
     """``nn.Conv`` over maps [b, h, w, c], neither dilated nor in groups.
 
     Raises:
-      ValueError: at its call, where ``kwargs`` ask for that, or for a precision.
+      ValueError: at its call, where ``kwargs`` ask for that, for a precision, or for as much
+        padding as the kernel has rows or columns.
     """
     return nn.Conv(
         features, kernel_size, strides, conv_general_dilated_cls=lambda: _asked, **kwargs
@@ -31,6 +32,9 @@ def _asked(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **others
         raise ValueError("dilated, in groups or of a precision: use nn.Conv")
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    if any(max(pair) >= size for pair, size in zip(padding, kernel.shape[:2], strict=True)):
+        # Some outputs would read nothing; XLA computes their gradients wrong on a CPU (0.10.2).
+        raise ValueError(f"padding {padding}: give less than the kernel's {kernel.shape[:2]}")
     return convolve(x, kernel, tuple(strides), tuple(map(tuple, padding)))
 
 
@@ -130,5 +134,11 @@ def _of_phase(
         before = (taps[0] - first) // s
         after = counts[axis] - before + len(taps) - 1 - gradient.shape[1 + axis]
         part = part.take(np.array(taps), axis)
-        around.append((before, after))
+        # Outputs that reach nothing here are cut off: fewer than no zeros around them are computed
+        # wrong by XLA on a CPU (jaxlib 0.10.2).
+        rows = slice(max(-before, 0), gradient.shape[1 + axis] - max(-after, 0))
+        gradient = gradient[(slice(None),) * (1 + axis) + (rows,)]
+        if not gradient.size:
+            return jnp.zeros((b, *counts, c), gradient.dtype)
+        around.append((max(before, 0), max(after, 0)))
     return convolve(gradient, part.swapaxes(2, 3), (1, 1), tuple(around))

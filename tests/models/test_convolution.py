@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ec_jax import parallel
@@ -36,15 +36,21 @@ def by_loops(x, kernel, gradient, strides, pads):
 
 @st.composite
 def cases(draw):
-    size, kernel, strides = (draw(st.tuples(*2 * [st.integers(1, n)])) for n in (8, 4, 3))
-    pads = draw(st.tuples(*2 * [st.tuples(*2 * [st.integers(0, 2)])]))
+    size, kernel, strides = (draw(st.tuples(*2 * [st.integers(1, n)])) for n in (8, 4, 2))
+    pads = tuple(draw(st.tuples(*2 * [st.integers(0, k - 1)])) for k in kernel)
     if any(sum(p) + n < k for p, n, k in zip(pads, size, kernel, strict=True)):
-        pads = tuple((k, k) for k in kernel)
+        pads = tuple((k - 1, k - 1) for k in kernel)
     return size, kernel, strides, pads
 
 
 @settings(max_examples=25, deadline=None)
 @given(cases())
+# Phases that the first or last outputs do not reach: XLA's convolutions on a CPU are wrong where
+# such outputs are left out by a negative number of zeros.
+@example(((4, 4), (3, 3), (2, 2), ((2, 0), (2, 1))))
+@example(((6, 6), (4, 2), (1, 2), ((3, 3), (1, 0))))
+@example(((2, 1), (3, 2), (2, 1), ((2, 0), (1, 1))))
+@example(((1, 2), (1, 4), (1, 2), ((0, 0), (3, 1))))
 def test_gradients_are_those_of_loops(case):
     size, window, strides, pads = case
     rng = np.random.default_rng(0)
@@ -88,6 +94,17 @@ def test_other_convolutions_are_refused(fields):
     layer = convolution.layer(6, (3, 3), **fields)
     with pytest.raises(ValueError, match=r"use nn\.Conv"):
         layer.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+def test_more_zeros_than_a_kernel_reaches_are_refused():
+    def init(padding):
+        layer = convolution.layer(1, (1, 2), padding=padding)
+        return layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 1)))
+
+    init(((0, 0), (1, 1)))
+    for padding in (((1, 0), (1, 1)), ((0, 0), (1, 2))):
+        with pytest.raises(ValueError, match=r"padding .*give less than the kernel's \(1, 2\)"):
+            init(padding)
 
 
 # As runs have it; the tests' own flags differ.
