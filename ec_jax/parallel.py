@@ -272,7 +272,7 @@ def per_device(program: Callable, mesh: Mesh, kind: str = "shard_map", axis: int
         equal on all devices.
       mesh: where to run.
       kind: ``shard_map`` or ``pmap``; both compile to the same computation, but on a CPU
-        ``jax.pmap`` cannot be told to leave YNNPACK out, and is slower there.
+        ``jax.pmap`` cannot be told to leave YNNPACK out.
       axis: of the batch's arrays, along which they are cut.
 
     Returns:

@@ -91,6 +91,14 @@ def test_the_page_shows_the_json(committed):
     assert "1234.50×" in run.page("evaluation", changed)
 
 
+def test_ec_loses_nothing_beside_pytorch_that_a_supervised_step_does_not(committed):
+    # docs/performance.md says so.
+    ratios = {name: e.get("ratio") for name, e in committed["steps"]["benchmarks"].items()}
+    for width in ("w16", "w64"):
+        ec, plain = (ratios[f"{kind}_resnet18_{width}"]["median"] for kind in ("ec", "plain"))
+        assert ec >= plain
+
+
 def test_numbers_of_two_machines_do_not_mix(committed):
     committed, names = committed["evaluation"], list(run.GROUPS["evaluation"])
     new = {"machine": committed["machine"], "benchmarks": {"knn": {"what": "new"}}}

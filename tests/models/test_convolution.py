@@ -36,7 +36,12 @@ def by_loops(x, kernel, gradient, strides, pads):
 
 @st.composite
 def cases(draw):
-    size, kernel, strides = (draw(st.tuples(*2 * [st.integers(1, n)])) for n in (8, 4, 2))
+    size, kernel = (draw(st.tuples(*2 * [st.integers(1, n)])) for n in (8, 4))
+    # Larger strides that do not divide the size are JAX's own gradient on every platform, and of
+    # some of those XLA's CPU compiler ends the process (jaxlib 0.10.2).
+    strides = tuple(
+        draw(st.sampled_from([s for s in (1, 2, 3, 4) if s <= 2 or n % s == 0])) for n in size
+    )
     pads = tuple(draw(st.tuples(*2 * [st.integers(0, k - 1)])) for k in kernel)
     if any(sum(p) + n < k for p, n, k in zip(pads, size, kernel, strict=True)):
         pads = tuple((k - 1, k - 1) for k in kernel)
