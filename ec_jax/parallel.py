@@ -65,12 +65,6 @@ def one_device() -> Mesh:
     return Mesh(np.array(jax.local_devices()[:1]), (AXIS,))
 
 
-def is_one_cpu(mesh: Mesh | None) -> bool:
-    """The mesh, or without one what ``one_device`` gives, is one device, which is a CPU."""
-    mesh = mesh or one_device()
-    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-
-
 def own_device(mesh: Mesh) -> jax.Device:
     """The first device of the mesh that this process holds."""
     return mesh.local_devices[0]

@@ -1,15 +1,12 @@
 """All metrics of all models: which there are, and which of them a config asks for."""
 
 import math
-import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from jax.sharding import Mesh
 
-from ec_jax import parallel
 from ec_jax.errors import TrainingError
 from ec_jax.evaluation import (
     accuracy,
@@ -84,60 +81,26 @@ def evaluate(
     Raises:
       TrainingError: a number of another model is not finite.
     """
-    known, names = known or {}, chosen(config.evaluation.metrics)
+    metrics = [METRICS[name] for name in chosen(config.evaluation.metrics)]
     references = {name: features[name] for name in REFERENCES if name in features}
-    contexts = {
-        model: Context(config, references, (subjects or {}).get(model), mesh)
-        for model in features
-        if model not in known
-    }
-
-    def measured(name: str, model: str) -> dict[str, float]:
-        if name in _LONG and told:
-            print(f"evaluate: {name} of {model}\n", end="", flush=True)  # one write a line
-        return METRICS[name].run(features[model], contexts[model])
-
-    made = [name for name in names if hasattr(METRICS[name], "run")]
-    found = of_each(measured, made, list(contexts), mesh)
-    models = {
-        model: dict(known[model]) if model in known else _joined(found[n][model] for n in made)
-        for model in features
-    }
+    models = {}
+    for model, splits in features.items():
+        if model in (known or {}):
+            models[model] = dict(known[model])
+            continue
+        context = Context(config, references, (subjects or {}).get(model), mesh)
+        models[model] = {}
+        for name in chosen(config.evaluation.metrics):
+            if name in _LONG and told:
+                print(f"evaluate: {name} of {model}", flush=True)
+            if hasattr(METRICS[name], "run"):
+                models[model] |= METRICS[name].run(splits, context)
     refuse_nan(models, may_break)
-    compared = {name: models[name] for name in references}
-    metrics, points = [METRICS[name] for name in names], _points(features)
+    known = {name: models[name] for name in references}
+    points = _points(features)
     return {
-        model: values | _derived(metrics, values, compared, points)
-        for model, values in models.items()
+        model: values | _derived(metrics, values, known, points) for model, values in models.items()
     }
-
-
-def of_each(
-    measured: Callable[[str, str], dict[str, float]],
-    metrics: Sequence[str],
-    models: Iterable[str],
-    mesh: Mesh | None,
-) -> dict[str, dict[str, dict[str, float]]]:
-    """{metric: {model: ``measured(metric, model)``}}.
-
-    On one CPU all metrics are made side by side, each of them of one model after the other, so
-    that it is compiled once and needs its memory once. By themselves they leave cores idle: a
-    support vector machine has one thread, critics have small batches. Elsewhere they are made one
-    after the other: an accelerator is busy with one, and its memory should hold one; and several
-    devices must all start the same programs in the same order.
-    """
-    stop = threading.Event()
-
-    def of_all(metric: str) -> dict[str, dict[str, float]]:
-        return {model: measured(metric, model) for model in models if not stop.is_set()}
-
-    if not metrics or not parallel.is_one_cpu(mesh):
-        return {metric: of_all(metric) for metric in metrics}
-    with ThreadPoolExecutor(len(metrics)) as pool:
-        try:
-            return dict(zip(metrics, pool.map(of_all, metrics), strict=True))
-        finally:
-            stop.set()  # where one failed, or a signal came, the others end with their model
 
 
 def _derived(
@@ -146,11 +109,8 @@ def _derived(
     references: Mapping[str, Mapping[str, float]],
     points: Sequence[str],
 ) -> dict[str, float]:
-    return _joined(m.derive(values, references, points) for m in metrics if hasattr(m, "derive"))
-
-
-def _joined(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    return {key: value for part in parts for key, value in part.items()}
+    made = (m.derive(values, references, points) for m in metrics if hasattr(m, "derive"))
+    return {key: value for found in made for key, value in found.items()}
 
 
 def _points(features: Mapping[str, Mapping[str, Features]]) -> tuple[str, ...]:

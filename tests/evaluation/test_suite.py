@@ -1,15 +1,12 @@
 """The suite as a whole: what a config picks, and documents that say what there is."""
 
-import itertools
 import re
-import threading
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ec_jax import parallel
 from ec_jax.errors import TrainingError
 from ec_jax.evaluation import suite, thresholds
 from ec_jax.evaluation.features import Features
@@ -107,50 +104,3 @@ def test_every_threshold_is_documented():
     assert len(re.findall(r"^\| `", DOCUMENT, re.M)) == len(suite.chosen("all")) + len(
         thresholds.THRESHOLDS
     )
-
-
-def test_metrics_side_by_side_give_what_they_give_one_after_the_other(features, monkeypatch):
-    together = suite.evaluate(features, config())
-    monkeypatch.setattr(suite.parallel, "is_one_cpu", lambda mesh: False)
-    assert suite.evaluate(features, config()) == together
-
-
-def test_of_each_metric_one_model_is_measured_at_a_time_in_order():
-    begun, at_work = [], set()
-    together = threading.Barrier(2)
-
-    def measured(metric, model):
-        assert metric not in at_work
-        at_work.add(metric)
-        begun.append((metric, model))
-        together.wait(timeout=60)  # both metrics are at work, or this raises
-        at_work.remove(metric)
-        return {f"{metric}/{model}": 1.0}
-
-    metrics, models = ["a", "b"], ["original", "oracle"]
-    found = suite.of_each(measured, metrics, models, None)
-    assert found == {i: {j: {f"{i}/{j}": 1.0} for j in models} for i in metrics}
-    assert all([m for i, m in begun if i == metric] == models for metric in metrics)
-
-
-def test_a_metric_that_fails_ends_the_others_with_their_model():
-    def measured(metric, model):
-        if metric == "a":
-            raise MemoryError("a")
-        return {}
-
-    # Without an end of its own, the other one ends only because it is told to.
-    with pytest.raises(MemoryError):
-        suite.of_each(measured, ["a", "b"], itertools.count(), None)
-
-
-def test_several_devices_start_the_same_programs_in_the_same_order():
-    mesh = parallel.make_mesh(2)
-    threads = set()
-
-    def measured(metric, model):
-        threads.add(threading.current_thread())
-        return {}
-
-    suite.of_each(measured, ["a", "b"], ["original", "oracle"], mesh)
-    assert threads == {threading.main_thread()}
