@@ -23,7 +23,12 @@ from ec_jax.training.optimizer import make_optimizer
 from ec_jax.training.state import create
 from ec_jax.training.steps import Steps, make_steps
 
-SMOKE = 12, 4  # steps, width
+SMOKE = {
+    "unlearn.steps": 12,
+    "model.width": 4,
+    "data.retain_batch_size": 8,
+    "data.forget_batch_size": 8,
+}
 
 
 class _Enlarged(Scenario):
@@ -72,38 +77,37 @@ class _Unsaved(Checkpoints):
 
 def digits_8x8(smoke: bool) -> dict[str, Any]:
     """EC of 200 steps on digits as they are, a checkpoint every 100 and a line every 20."""
-    return _measured(200, {"model.width": 16}, smoke, Scenario)
+    return _measured({"unlearn.steps": 200, "model.width": 16}, smoke, Scenario)
 
 
 def unsaved_8x8(smoke: bool) -> dict[str, Any]:
     """The same as of ``digits_8x8`` without a checkpoint: what these cost."""
-    return _measured(200, {"model.width": 16}, smoke, Scenario, _Unsaved)
+    return _measured({"unlearn.steps": 200, "model.width": 16}, smoke, Scenario, _Unsaved)
 
 
 def digits_32x32(smoke: bool) -> dict[str, Any]:
     """EC of 200 steps on digits made as large as CIFAR's images, as often looked at and saved."""
-    fields = {"model.width": 16, "data.retain_batch_size": 32, "data.forget_batch_size": 32}
-    return _measured(200, fields, smoke, _Enlarged)
+    fields = {"unlearn.steps": 200, "model.width": 16}
+    sizes = {"data.retain_batch_size": 32, "data.forget_batch_size": 32}
+    return _measured(fields | sizes, smoke, _Enlarged)
 
 
 def resnet18_w16(smoke: bool) -> dict[str, Any]:
     """EC of 100 steps with the network of the other benchmarks, a checkpoint at the end."""
-    fields = {"model.depth": 18, "model.width": 16, "data.retain_batch_size": 64}
-    return _measured(100, {**fields, "data.forget_batch_size": 64}, smoke, _Enlarged)
+    fields = {"unlearn.steps": 100, "model.depth": 18, "model.width": 16}
+    sizes = {"data.retain_batch_size": 64, "data.forget_batch_size": 64}
+    return _measured(fields | sizes, smoke, _Enlarged)
 
 
 def _measured(
-    count: int,
     fields: dict[str, Any],
     smoke: bool,
     kind: type[Scenario],
     keeping: type[Checkpoints] = Checkpoints,
 ) -> dict[str, Any]:
     c = digits.get_config()
-    c.update_from_flattened_dict(fields)
-    if smoke:
-        count, c.model.width = SMOKE
-    c.unlearn.steps = count
+    c.update_from_flattened_dict({**fields, **(SMOKE if smoke else {})})
+    count = c.unlearn.steps
     scenario, method = pipeline.checked(c.lock(), kind(c))
     network = scenario.network(modules=True)
     training = plan.plan("unlearn", c, scenario.splits, network.points, method)
