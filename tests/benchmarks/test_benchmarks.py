@@ -11,11 +11,9 @@ import torch
 from benchmarks import cka, packages, precision, run, table, timing, torch_vision
 from ec_jax.errors import InputError, TrainingError
 
-# At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run, of
-# two kinds of modules one what EC costs, and of two networks at 32x32 one how the loop is.
+# At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run.
 SAME = {name for name in run.BENCHMARKS if "w64" in name}
 SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny"}
-SAME |= {"ec_over_plain_resnet18_w16_conv", "training_loop_32x32"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from interrupted import end_after, finish, results, scalars, start
 
 from ec_jax import checkpoint
 
-KILLS = 12
+KILLS = 25
 STAGES = {"original", "oracle", "modules", "unlearn", "evaluate"}
 # Kills the process when it is about to open, make, rename or remove the K-th thing there.
 AT_FILE = """
