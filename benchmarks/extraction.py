@@ -23,7 +23,13 @@ CHANGES = {
     "unlearn.steps": 12,
     "parallel.devices": 1,
 }
-SMOKE = {**CHANGES, "model.width": 4, "evaluation.metrics": "accuracy,cka,knn"}
+SMOKE = {
+    **CHANGES,
+    "original.epochs": 1.0,
+    "model.depth": 8,
+    "model.width": 4,
+    "evaluation.metrics": "accuracy,cka,knn",
+}
 
 
 class Passes:

@@ -24,7 +24,7 @@ from ec_jax.evaluation.features import Context, Features, extract
 from ec_jax.scenario import Scenario
 
 MODEL, REPEATS = "resnet18_w16", 5
-IMAGES = 64  # of each stream, where they do not grow
+IMAGES, FEW = 64, 8  # of each stream, where they do not grow; in a smoke test
 
 
 def _images(size: int, smoke: bool) -> tuple[step.Work, int]:
@@ -32,18 +32,18 @@ def _images(size: int, smoke: bool) -> tuple[step.Work, int]:
 
 
 def _classes(count: int, smoke: bool) -> tuple[step.Work, int]:
-    return step.ec_work(MODEL, smoke, images=IMAGES, classes=count), 1
+    return step.ec_work(MODEL, smoke, images=FEW if smoke else IMAGES, classes=count), 1
 
 
 def _points(count: int, smoke: bool) -> tuple[step.Work, int]:
-    work = step.ec_work(MODEL, smoke, images=IMAGES)
+    work = step.ec_work(MODEL, smoke, images=FEW if smoke else IMAGES)
     points = work.network.points
     work.config.ec.points = ",".join(points[len(points) - count :])
     return dataclasses.replace(work, loss=methods.build(work.config, points).loss), 1
 
 
 def _devices(count: int, smoke: bool) -> tuple[step.Work, int]:
-    return step.ec_work(MODEL, smoke, images=IMAGES), count
+    return step.ec_work(MODEL, smoke, images=FEW if smoke else IMAGES), count
 
 
 # {name: (what grows, its values, those of a smoke test, how its work is made)}
@@ -58,6 +58,12 @@ SERIES: dict[str, tuple[str, tuple[int, ...], tuple[int, ...], Callable]] = {
 EVALUATION = "evaluation"
 NAMES = (*SERIES, EVALUATION)
 _TIMES = (1, 2, 4, 8), (1, 2)  # how often the images are there, and in a smoke test
+_SMOKE = {
+    "model.depth": 8,
+    "model.width": 4,
+    "evaluation.idi_steps": 2,
+    "evaluation.recovery_steps": 2,
+}
 
 
 def measured(name: str, smoke: bool) -> dict[str, Any]:
@@ -148,9 +154,9 @@ def evaluation(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def evaluated(times: int, smoke: bool) -> dict[str, Any]:
     """One evaluation, of every image so many times."""
     c = digits.get_config()
-    c.model.width = 4 if smoke else 16
+    c.model.width = 16
     if smoke:
-        c.update_from_flattened_dict({"evaluation.idi_steps": 2, "evaluation.recovery_steps": 2})
+        c.update_from_flattened_dict(_SMOKE)
     scenario = _More(c, times)
     seconds = _evaluated(scenario)
     return {

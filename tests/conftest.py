@@ -10,7 +10,11 @@ CACHE = Path(__file__).parent.parent / ".pytest_cache" / "xla"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Programs that run for a second are not worth minutes of optimising; users' runs are optimised.
-FAST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+FAST = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    # In pieces, as XLA compiles them side by side, is more work, and both cores have a test.
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ.setdefault("XLA_FLAGS", FAST)
 # A command would start anew to have it (ec_jax/command.py): tests/test_startup.py.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")

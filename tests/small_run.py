@@ -5,6 +5,7 @@ from command import changed
 from configs import digits
 
 SMALL = {
+    "model__depth": 8,
     "model__width": 4,
     "original__epochs": 3.0,
     "modules__epochs": 1.0,

@@ -1,5 +1,6 @@
 """What a start costs: what is imported, and what is compiled."""
 
+import ast
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from command import ROOT
+from command import ROOT, WITH
 from small_run import small
 
 from ec_jax import command, parallel
@@ -43,6 +44,26 @@ def test_help_imports_nothing_heavy():
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "ec_jax.config_file" in imported
     assert not imported & {"jax", "flax", "orbax", "tensorflow", "tensorflow_datasets", "torch"}
+
+
+def test_a_training_imports_neither_tensorflow_nor_torch(tmp_path):
+    look = "import atexit; atexit.register(lambda: print(sorted(sys.modules)))"
+    flags = [*SHORT, f"--workdir={tmp_path}"]
+    done = python("-c", WITH.format(look, "ec_jax.main"), *flags)
+    found = set(ast.literal_eval(done.stdout.splitlines()[-1]))
+    assert {"jax", "tensorboardX"} <= found
+    assert not found & {"tensorflow", "torch"}
+
+
+def test_pytorch_can_be_imported_after_a_training_has_begun(tmp_path):
+    code = f"""
+from pathlib import Path
+from ec_jax.training.progress import Progress
+Progress("original", 0, 1, Path({str(tmp_path)!r})).close()
+import torch
+print(torch.ones(2).sum().item())
+"""
+    assert python("-c", code).stdout == "2.0\n"
 
 
 def test_what_was_compiled_is_kept_for_the_next_run(tmp_path):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 from ec_jax.report import charts, page, styles, table, words
 from ec_jax.report.page import Cell, Column, Section
@@ -275,6 +274,8 @@ def _together(points: np.ndarray, forget: np.ndarray) -> float | None:
     """Share of the forget images whose nearest image is one, too; None where there are no two."""
     if forget.sum() < 2:
         return None
+    from sklearn.neighbors import NearestNeighbors  # takes a second to import
+
     near = NearestNeighbors(n_neighbors=2).fit(points)
     nearest = near.kneighbors(points[forget], return_distance=False)
     mine = np.flatnonzero(forget)

@@ -4,10 +4,25 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import tqdm
 
 from ec_jax import processes
+
+
+def _tensorboardx() -> ModuleType:
+    """The package, without PyTorch, which it imports where it is installed: seconds."""
+    hide = "torch" not in sys.modules
+    if hide:
+        sys.modules["torch"] = None  # to Python: it cannot be imported
+    try:
+        import tensorboardX  # by trainings alone
+    finally:
+        if hide:
+            del sys.modules["torch"]
+    return tensorboardX
 
 
 class Progress:
@@ -23,16 +38,14 @@ class Progress:
         self._bar = tqdm.tqdm(desc=name, total=steps, initial=start, unit="step", disable=not seen)
         if not processes.primary():
             return
-        # Imported by trainings alone: where PyTorch is installed, tensorboardX imports it.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
+        board = self._board = _tensorboardx()
         (folder / name).mkdir(parents=True, exist_ok=True)
         # Not SummaryWriter: it writes from a queue, and a killed run would lose what its newest
         # checkpoint will not let it write again.
-        self._events = EventsWriter(str(folder / name / "events"), f".from{start}")
-        began = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(step=start + 1, wall_time=time.time(), session_log=began))
+        prefix = str(folder / name / "events")
+        self._events = board.event_file_writer.EventsWriter(prefix, f".from{start}")
+        log = board.proto.event_pb2.SessionLog
+        self._write(start + 1, session_log=log(status=log.START))
 
     def advance(self, step: int) -> None:
         """Moves the bar to step ``step`` (steps done)."""
@@ -42,18 +55,18 @@ class Progress:
         """Shows and records the metrics of step ``step`` (steps done)."""
         if not self._events:
             return
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
         for key, value in metrics.items():
-            summary = scalar(key, value)
-            self._events.write_event(Event(step=step, wall_time=time.time(), summary=summary))
+            self._write(step, summary=self._board.summary.scalar(key, value))
         self._events.flush()
         text = f"loss {metrics['loss']:.4f}"
         if self._bar.disable:
             print(f"{self._name}: step {step}/{self._steps}, {text}", flush=True)
         else:
             self._bar.set_postfix_str(text, refresh=False)
+
+    def _write(self, step: int, **what: Any) -> None:
+        event = self._board.proto.event_pb2.Event(step=step, wall_time=time.time(), **what)
+        self._events.write_event(event)
 
     def close(self) -> None:
         """Ends the bar and the event file."""

@@ -156,7 +156,8 @@ def test_an_earlier_audit_is_written_over_and_nothing_else(models, tmp_path):
 
 
 def flags(models, out, candidate, *more):
-    settings = ["model.width=4", "parallel.devices=1", "evaluation.metrics=accuracy,cka,knn"]
+    settings = ["model.depth=8", "model.width=4", "parallel.devices=1"]
+    settings += ["evaluation.metrics=accuracy,cka,knn"]
     return (
         DIGITS,
         f"--original={models['original']}",

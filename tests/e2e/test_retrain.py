@@ -13,8 +13,6 @@ from ec_jax.pipeline import Experiment
 
 FAST = {
     "method": "retrain",
-    "model__depth": 8,
-    "ec__weights": "uniform",
     "original__epochs": 0.1,  # three updates
     "evaluation__metrics": "accuracy,agreement,cka,variance,gap",
 }

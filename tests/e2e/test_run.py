@@ -79,7 +79,7 @@ def test_every_model_has_every_number(metrics):
 def test_similarity_to_itself_is_one_and_accuracies_are_percent(metrics):
     for split in SPLITS:
         for model in ("original", "oracle"):
-            key = f"cka_to_{model}/{split}/stage4"
+            key = f"cka_to_{model}/{split}/stage3"
             assert metrics["models"][model][key] == pytest.approx(1, abs=1e-5)
         assert metrics["models"]["oracle"][f"agreement/{split}"] == 100
     assert metrics["models"]["original"]["accuracy/retain_train"] > 50
@@ -125,7 +125,7 @@ def test_models_that_were_seen_before_are_not_run_again(workdir, of):
 def test_the_run_leaves_config_table_plot_and_scalars(workdir):
     assert json.loads((workdir / "config.json").read_text())["unlearn"]["steps"] == 12
     table = (workdir / "table.md").read_text()
-    for word in ("original", "oracle", "unlearned", "CKA to original, forget, test, stage4"):
+    for word in ("original", "oracle", "unlearned", "CKA to original, forget, test, stage3"):
         assert word in table
     with Image.open(workdir / "cka.png") as picture:
         assert picture.format == "PNG"
@@ -199,7 +199,7 @@ def test_stages_whose_forerunners_are_missing_are_refused(tmp_path):
 
 def test_a_checkpoint_of_another_model_is_refused_by_its_first_parameter(workdir, tmp_path):
     original = str(workdir / "checkpoints" / "original")
-    with pytest.raises(InputError, match=r"params/head/kernel is \(32, 10\) there and \(64, 10\)"):
+    with pytest.raises(InputError, match=r"params/head/kernel is \(16, 10\) there and \(32, 10\)"):
         Experiment(small(original__checkpoint=original, model__width=8), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
@@ -255,7 +255,7 @@ def _variance(experiment, tree):
     points, _ = experiment.scenario.network(modules=False).activations(
         {k: {"backbone": v} for k, v in tree.items()}, images
     )
-    return float(np.asarray(points["stage4"]).mean((1, 2)).var(axis=0).mean())
+    return float(np.asarray(points["stage3"]).mean((1, 2)).var(axis=0).mean())
 
 
 def test_a_last_step_that_ruins_the_model_is_not_saved(workdir, tmp_path):
@@ -329,10 +329,10 @@ def test_what_was_cut_off_is_not_built_upon(workdir, tmp_path):
     "overrides",
     [
         {"modules__kind": "pool", "ec__weights": "linear", "data__augment": "crop"},
-        {"modules__kind": "mlp", "ec__points": "stage2,stage4", "unlearn__batch_norm": "train"},
+        {"modules__kind": "mlp", "ec__points": "stage2,stage3", "unlearn__batch_norm": "train"},
         {"model__dtype": "bfloat16", "data__eval_batch_size": 33, "parallel__devices": 2},
         {"parallel__map": "pmap", "modules__epochs": 0.0, "evaluation__features": "map"},
-        {"model__depth": 8, "forget__classes": "random:3", "ec__candidates": "forget"},
+        {"model__depth": 10, "forget__classes": "random:3", "ec__candidates": "forget"},
     ],
     ids=lambda o: "-".join(o),
 )

@@ -21,8 +21,6 @@ FORGOTTEN = {
 @pytest.fixture(scope="module", params=FORGOTTEN)
 def experiment(request, tmp_path_factory):
     config = small(
-        model__depth=8,
-        ec__weights="uniform",
         unlearn__optimizer__learning_rate=0.01,  # more damages the samples' model
         evaluation__metrics="accuracy,cka,knn,variance,mia,rus,gap",
         **FORGOTTEN[request.param],

@@ -20,10 +20,8 @@ MODELS = ("original", "oracle", "unlearned")
 
 def config(**overrides):
     fields = {
-        "model__depth": 8,
         "original__epochs": 2.0,
         "evaluation__metrics": "accuracy,cka,knn",
-        "ec__weights": "uniform",
         "forget__classes": "3;5",
     }
     return small(**{**fields, **overrides})

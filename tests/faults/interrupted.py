@@ -14,12 +14,9 @@ from ec_jax.pipeline import Experiment
 
 ARGUMENTS = [
     "--config=configs/digits.py",
-    *("--config.model.width=4", "--config.original.epochs=1", "--config.modules.epochs=0.5"),
-    *(
-        "--config.data.augment=crop",
-        "--config.unlearn.steps=12",
-        "--config.unlearn.batch_norm=train",
-    ),
+    *("--config.model.depth=8", "--config.model.width=4", "--config.original.epochs=1"),
+    *("--config.modules.epochs=0.5", "--config.data.augment=crop"),
+    *("--config.unlearn.steps=12", "--config.unlearn.batch_norm=train"),
     "--config.evaluation.metrics=accuracy,cka,variance",
     *("--config.checkpoint.every=4", "--config.report.log_every=1", "--config.parallel.devices=1"),
 ]

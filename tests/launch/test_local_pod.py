@@ -24,8 +24,9 @@ from launch import local_pod
 
 SMALL = [
     "--config=configs/digits.py",
-    *("--config.model.width=4", "--config.original.epochs=2", "--config.modules.epochs=0.5"),
-    *("--config.unlearn.steps=8", "--config.data.augment=crop", "--config.checkpoint.every=3"),
+    *("--config.model.depth=8", "--config.model.width=4", "--config.original.epochs=2"),
+    *("--config.modules.epochs=0.5", "--config.unlearn.steps=8", "--config.data.augment=crop"),
+    "--config.checkpoint.every=3",
     *("--config.report.log_every=1", "--config.data.eval_batch_size=100"),
     # Those that are cut over the devices, and others that are made of them.
     "--config.evaluation.metrics=accuracy,agreement,cka,knn,variance,probe,mia,gap",

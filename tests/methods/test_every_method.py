@@ -17,10 +17,8 @@ from ec_jax.pipeline import Experiment
 
 NAMES = registry.names()
 SETTINGS = {
-    "model__depth": 8,
     "original__epochs": 1.0,
     "modules__kind": "pool",
-    "ec__weights": "uniform",
     "forget__classes": "3,5",
     "proxy__share": 0.5,
     "data__retain_batch_size": 32,
