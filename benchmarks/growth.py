@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -185,19 +184,13 @@ def _evaluated(scenario: Scenario) -> dict[str, float]:
 
     found = {}
     for _ in range(2):
-        found["extract"], taken = _timed(passes)
+        found["extract"], taken = timing.timed(passes)
         context = Context(scenario.config, {"original": taken}, subject, mesh)
         for name, metric in suite.METRICS.items():
             # Agreement is of a model and the references.
             if hasattr(metric, "run") and name != "agreement":
-                found[name], _ = _timed(functools.partial(metric.run, taken, context))
+                found[name], _ = timing.timed(functools.partial(metric.run, taken, context))
     return found
-
-
-def _timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    value = run()
-    return time.perf_counter() - start, value
 
 
 def _one(work: step.Work, devices: int) -> tuple[float, int, int]:
@@ -205,9 +198,7 @@ def _one(work: step.Work, devices: int) -> tuple[float, int, int]:
     made.step()
     times = []
     for _ in range(REPEATS):
-        start = time.perf_counter()
-        made.step()
-        times.append(time.perf_counter() - start)
+        times.append(timing.timed(made.step)[0])
     return round(min(times), 5), made.flops, made.bytes
 
 

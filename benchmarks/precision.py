@@ -18,6 +18,7 @@ SMOKE = {
     "original.epochs": 1.0,
     "modules.epochs": 1.0,
     "unlearn.steps": 8,
+    "method": "finetune",  # of one network; with EC: tests/e2e/test_run.py
 }
 EITHER = {"evaluation.metrics": "accuracy"}
 TYPES = ("bfloat16", "float32")

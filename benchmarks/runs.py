@@ -7,9 +7,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks import timing
 from ec_jax.errors import TrainingError
@@ -30,31 +31,26 @@ def started(smoke: bool) -> dict[str, Any]:
     """Seconds from the start of Python to the end of ``--help``."""
     found = []
     for _ in range(timing.repeats(2 if smoke else STARTS)):
-        began = time.perf_counter()
-        _python("--help")
-        found.append(round(time.perf_counter() - began, 3))
+        seconds, _ = timing.timed(functools.partial(_python, "--help"))
+        found.append(round(seconds, 3))
     return {"what": "python -m ec_jax.main --help", "against": "–", "starts": found}
 
 
 def second_run(smoke: bool) -> dict[str, Any]:
-    """A short run whose programs an earlier one has compiled, beside one that compiles them."""
-    # Without modules in a smoke test: all is compiled twice there.
+    """A short run, beside the one before it, which compiled the same programs."""
+    # Without modules in a smoke test, which would be compiled for it alone.
     fields = {**_SHORT, **({**_SMOKE, "method": "finetune"} if smoke else {})}
-    with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "kept"
-        times = timing.compare(
-            functools.partial(_numbers, fields, kept),
-            functools.partial(_numbers, fields, None),
-            pairs=1 if smoke else 5,
-            difference=timing.largest_difference,
-            allowed=0.0,
-            twice=False,
-        )
-    # The processor time of other processes is not known here.
-    times["ratio"].pop("cpu")
-    times = {name: value for name, value in times.items() if not name.endswith("_cpu")}
+    load, times = os.getloadavg()[0], []
+    for _ in range(timing.repeats(1 if smoke else 5)):
+        with tempfile.TemporaryDirectory() as folder:
+            run = functools.partial(_numbers, fields, Path(folder))
+            (first, numbers), (second, again) = timing.timed(run), timing.timed(run)
+        found = timing.largest_difference(numbers, again)
+        timing.check(found, 0.0)
+        times.append((second, first))
     what = "a short run of digits, all stages, compiled by an earlier one"
-    return {"what": what, "against": "nothing compiled before", **times}
+    against = "nothing compiled before"
+    return {"what": what, "against": against, **timing.paired(found, load, np.array(times))}
 
 
 def evaluation(smoke: bool) -> dict[str, Any]:
@@ -84,10 +80,10 @@ def evaluation(smoke: bool) -> dict[str, Any]:
     }
 
 
-def _numbers(fields: dict[str, Any], cache: Path | None) -> list[float]:
-    """Those of a run in a folder of its own, and with a cache of its own where none is given."""
+def _numbers(fields: dict[str, Any], cache: Path) -> list[float]:
+    """Those of a run in a folder of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        found = _run("digits", fields, Path(folder) / "run", cache or Path(folder) / "cache")
+        found = _run("digits", fields, Path(folder) / "run", cache)
     return [value for numbers in found["models"].values() for value in numbers.values()]
 
 

@@ -70,27 +70,50 @@ def compare(
       TrainingError: the values differ by more.
     """
     found = difference(ours(), other())
-    if not found <= allowed:
-        raise TrainingError(f"the two sides differ by {found}, more than {allowed}: not timed")
+    check(found, allowed)
     load, pairs = os.getloadavg()[0], repeats(pairs)
     times = np.array([(_seconds(ours, twice), _seconds(other, twice)) for _ in range(pairs)])
-    ratios = times[:, 1, 0] / times[:, 0, 0]
-    cpu = times[:, :, 1].min(axis=0)
-    ratio = {
-        "median": np.median(ratios),
-        "lowest": ratios.min(),
-        "highest": ratios.max(),
-        "cpu": cpu[1] / cpu[0],
-    }
+    result, cpu = paired(found, load, times[..., 0]), times[..., 1]
+    least = cpu.min(axis=0)
+    result["ours_seconds_cpu"], result["other_seconds_cpu"] = cpu.T.round(6).tolist()
+    result["ratio"]["cpu"] = round(float(least[1] / least[0]), 3)
+    return result
+
+
+def check(difference: float, allowed: float) -> None:
+    """Refuses to time two sides whose values differ by more than is allowed, or are no numbers.
+
+    Raises:
+      TrainingError: they do.
+    """
+    if not difference <= allowed:
+        raise TrainingError(f"the two sides differ by {difference}, more than {allowed}: not timed")
+
+
+def paired(difference: float, load: float, times: np.ndarray) -> dict[str, Any]:
+    """What ``compare`` returns, without the cores' seconds, of the seconds [pairs, (ours, other)].
+
+    Args:
+      difference: of the two values.
+      load: of the machine, before.
+      times: seconds that passed.
+    """
+    ratios = times[:, 1] / times[:, 0]
+    ratio = {"median": np.median(ratios), "lowest": ratios.min(), "highest": ratios.max()}
     return {
-        "difference": found,
+        "difference": difference,
         "load": round(load, 2),
-        "ours_seconds": times[:, 0, 0].round(6).tolist(),
-        "other_seconds": times[:, 1, 0].round(6).tolist(),
-        "ours_seconds_cpu": times[:, 0, 1].round(6).tolist(),
-        "other_seconds_cpu": times[:, 1, 1].round(6).tolist(),
+        "ours_seconds": times[:, 0].round(6).tolist(),
+        "other_seconds": times[:, 1].round(6).tolist(),
         "ratio": {name: round(float(value), 3) for name, value in ratio.items()},
     }
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """(seconds that it took, what it gives)."""
+    start = time.perf_counter()
+    value = run()
+    return time.perf_counter() - start, value
 
 
 def _seconds(run: Callable[[], Any], twice: bool) -> tuple[float, float]:

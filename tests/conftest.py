@@ -1,5 +1,6 @@
 """Strict numerics and eight virtual CPU devices for every test."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -23,6 +24,8 @@ import jax
 import pytest
 from absl import flags
 
+# Looking for garbage among all that was traced and compiled takes seconds each time.
+gc.set_threshold(50_000, 20, 20)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
