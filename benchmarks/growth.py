@@ -23,7 +23,7 @@ from ec_jax.evaluation.features import Context, Features, extract
 from ec_jax.scenario import Scenario
 
 MODEL, REPEATS = "resnet18_w16", 5
-IMAGES, FEW = 64, 8  # of each stream, where they do not grow; in a smoke test
+IMAGES = 64  # of each stream, where they do not grow; a smoke test takes its own
 
 
 def _images(size: int, smoke: bool) -> tuple[step.Work, int]:
@@ -31,18 +31,18 @@ def _images(size: int, smoke: bool) -> tuple[step.Work, int]:
 
 
 def _classes(count: int, smoke: bool) -> tuple[step.Work, int]:
-    return step.ec_work(MODEL, smoke, images=FEW if smoke else IMAGES, classes=count), 1
+    return step.ec_work(MODEL, smoke, images=None if smoke else IMAGES, classes=count), 1
 
 
 def _points(count: int, smoke: bool) -> tuple[step.Work, int]:
-    work = step.ec_work(MODEL, smoke, images=FEW if smoke else IMAGES)
+    work = step.ec_work(MODEL, smoke, images=None if smoke else IMAGES)
     points = work.network.points
     work.config.ec.points = ",".join(points[len(points) - count :])
     return dataclasses.replace(work, loss=methods.build(work.config, points).loss), 1
 
 
 def _devices(count: int, smoke: bool) -> tuple[step.Work, int]:
-    return step.ec_work(MODEL, smoke, images=FEW if smoke else IMAGES), count
+    return step.ec_work(MODEL, smoke, images=None if smoke else IMAGES), count
 
 
 # {name: (what grows, its values, those of a smoke test, how its work is made)}

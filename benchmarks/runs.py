@@ -38,7 +38,7 @@ def started(smoke: bool) -> dict[str, Any]:
 
 def second_run(smoke: bool) -> dict[str, Any]:
     """A short run, beside the one before it, which compiled the same programs."""
-    # Without modules in a smoke test, which would be compiled for it alone.
+    # Without modules a smoke test compiles less.
     fields = {**_SHORT, **({**_SMOKE, "method": "finetune"} if smoke else {})}
     load, times = os.getloadavg()[0], []
     for _ in range(timing.repeats(1 if smoke else 5)):

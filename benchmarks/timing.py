@@ -76,18 +76,18 @@ def compare(
     result, cpu = paired(found, load, times[..., 0]), times[..., 1]
     least = cpu.min(axis=0)
     result["ours_seconds_cpu"], result["other_seconds_cpu"] = cpu.T.round(6).tolist()
-    result["ratio"]["cpu"] = round(float(least[1] / least[0]), 3)
+    result["ratio"] = result.pop("ratio") | {"cpu": round(float(least[1] / least[0]), 3)}
     return result
 
 
 def check(difference: float, allowed: float) -> None:
-    """Refuses to time two sides whose values differ by more than is allowed, or are no numbers.
+    """Refuses to compare two sides whose values differ by more than is allowed, or are no numbers.
 
     Raises:
       TrainingError: they do.
     """
     if not difference <= allowed:
-        raise TrainingError(f"the two sides differ by {difference}, more than {allowed}: not timed")
+        raise TrainingError(f"the two sides differ by {difference}, more than {allowed}")
 
 
 def paired(difference: float, load: float, times: np.ndarray) -> dict[str, Any]:

@@ -13,7 +13,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Programs that run for a second are not worth minutes of optimising; users' runs are optimised.
 FAST = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    # In pieces, as XLA compiles them side by side, is more work, and both cores have a test.
+    # Pieces that are compiled side by side are more work in all, and both cores have a test.
     " --xla_cpu_parallel_codegen_split_count=1"
 )
 os.environ.setdefault("XLA_FLAGS", FAST)

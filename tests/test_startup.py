@@ -10,7 +10,8 @@ import sys
 import jax
 import numpy as np
 import pytest
-from command import ROOT, WITH
+from command import ROOT
+from command import command as typed
 from small_run import small
 
 from ec_jax import command, parallel
@@ -49,7 +50,8 @@ def test_help_imports_nothing_heavy():
 def test_a_training_imports_neither_tensorflow_nor_torch(tmp_path):
     look = "import atexit; atexit.register(lambda: print(sorted(sys.modules)))"
     flags = [*SHORT, f"--workdir={tmp_path}"]
-    done = python("-c", WITH.format(look, "ec_jax.main"), *flags)
+    done = typed(*flags, before=look, timeout=120)
+    assert done.returncode == 0, done.stderr
     found = set(ast.literal_eval(done.stdout.splitlines()[-1]))
     assert {"jax", "tensorboardX"} <= found
     assert not found & {"tensorflow", "torch"}

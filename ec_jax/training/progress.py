@@ -14,14 +14,14 @@ from ec_jax import processes
 
 def _tensorboardx() -> ModuleType:
     """The package, without PyTorch, which it imports where it is installed: seconds."""
-    hide = "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # to Python: it cannot be imported
+    hide = not {"torch", "tensorboardX"} & sys.modules.keys()
     try:
+        if hide:
+            sys.modules["torch"] = None  # to Python: it cannot be imported
         import tensorboardX  # by trainings alone
     finally:
         if hide:
-            del sys.modules["torch"]
+            sys.modules.pop("torch", None)
     return tensorboardX
 
 

@@ -11,9 +11,10 @@ import torch
 from benchmarks import cka, packages, precision, run, table, timing, torch_vision
 from ec_jax.errors import InputError, TrainingError
 
-# At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run.
+# At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run;
+# the loops over enlarged images have one network.
 SAME = {name for name in run.BENCHMARKS if "w64" in name}
-SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny"}
+SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny", "training_loop_resnet18_w16"}
 
 
 @pytest.fixture(scope="module")

@@ -329,7 +329,7 @@ def test_what_was_cut_off_is_not_built_upon(workdir, tmp_path):
     "overrides",
     [
         {"modules__kind": "pool", "ec__weights": "linear", "data__augment": "crop"},
-        {"modules__kind": "mlp", "ec__points": "stage2,stage3", "unlearn__batch_norm": "train"},
+        {"modules__kind": "mlp", "ec__points": "stage1,stage3", "unlearn__batch_norm": "train"},
         {"model__dtype": "bfloat16", "data__eval_batch_size": 33, "parallel__devices": 2},
         {"parallel__map": "pmap", "modules__epochs": 0.0, "evaluation__features": "map"},
         {"model__depth": 10, "forget__classes": "random:3", "ec__candidates": "forget"},

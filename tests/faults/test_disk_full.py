@@ -15,7 +15,7 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", folder], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True
     )
     if made.returncode:
         pytest.skip(f"a file system cannot be mounted here: {made.stderr.decode().strip()}")
