@@ -28,7 +28,6 @@ SMOKE = {
     "original.epochs": 1.0,
     "model.depth": 8,
     "model.width": 4,
-    "method": "finetune",
     "evaluation.metrics": "accuracy,cka,knn",
 }
 

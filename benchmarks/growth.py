@@ -30,19 +30,23 @@ def _images(size: int, smoke: bool) -> tuple[step.Work, int]:
     return step.ec_work(MODEL, smoke, images=size), 1
 
 
+def _fixed(smoke: bool, **more: Any) -> step.Work:
+    return step.ec_work(MODEL, smoke, images=None if smoke else IMAGES, **more)
+
+
 def _classes(count: int, smoke: bool) -> tuple[step.Work, int]:
-    return step.ec_work(MODEL, smoke, images=None if smoke else IMAGES, classes=count), 1
+    return _fixed(smoke, classes=count), 1
 
 
 def _points(count: int, smoke: bool) -> tuple[step.Work, int]:
-    work = step.ec_work(MODEL, smoke, images=None if smoke else IMAGES)
+    work = _fixed(smoke)
     points = work.network.points
     work.config.ec.points = ",".join(points[len(points) - count :])
     return dataclasses.replace(work, loss=methods.build(work.config, points).loss), 1
 
 
 def _devices(count: int, smoke: bool) -> tuple[step.Work, int]:
-    return step.ec_work(MODEL, smoke, images=None if smoke else IMAGES), count
+    return _fixed(smoke), count
 
 
 # {name: (what grows, its values, those of a smoke test, how its work is made)}
@@ -196,9 +200,7 @@ def _evaluated(scenario: Scenario) -> dict[str, float]:
 def _one(work: step.Work, devices: int) -> tuple[float, int, int]:
     made = step.ours(work, step.variables(work.network), devices)
     made.step()
-    times = []
-    for _ in range(REPEATS):
-        times.append(timing.timed(made.step)[0])
+    times = [timing.timed(made.step)[0] for _ in range(REPEATS)]
     return round(min(times), 5), made.flops, made.bytes
 
 

@@ -25,7 +25,6 @@ from ec_jax.training.steps import Steps, make_steps
 
 SMOKE = {
     "unlearn.steps": 12,
-    "model.depth": 8,
     "model.width": 4,
     "data.retain_batch_size": 8,
     "data.forget_batch_size": 8,

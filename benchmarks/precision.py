@@ -16,8 +16,8 @@ SMOKE = {
     "model.width": 4,
     "model.depth": 8,
     "original.epochs": 1.0,
+    "modules.epochs": 1.0,
     "unlearn.steps": 8,
-    "method": "finetune",  # no modules to compile; EC in bfloat16: tests/e2e/test_run.py
 }
 EITHER = {"evaluation.metrics": "accuracy"}
 TYPES = ("bfloat16", "float32")

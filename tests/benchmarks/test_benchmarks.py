@@ -11,10 +11,9 @@ import torch
 from benchmarks import cka, packages, precision, run, table, timing, torch_vision
 from ec_jax.errors import InputError, TrainingError
 
-# At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run;
-# the loops over enlarged images have one network.
+# At tiny sizes the wide ones are those of width 16; of two families one shows how a peer is run.
 SAME = {name for name in run.BENCHMARKS if "w64" in name}
-SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny", "training_loop_resnet18_w16"}
+SAME |= {"ec_compiled_vit_tiny", "ec_hooks_vit_tiny"}
 
 
 @pytest.fixture(scope="module")
